@@ -1,0 +1,1 @@
+"""Frozen networks, one file each."""

@@ -1,0 +1,1 @@
+"""Trainable networks."""

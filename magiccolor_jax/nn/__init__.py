@@ -1,0 +1,1 @@
+"""Layers that three networks use unchanged."""
