@@ -1,0 +1,1 @@
+"""From a batch and the encoders to what the denoiser is told."""

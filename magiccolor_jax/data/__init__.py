@@ -1,0 +1,1 @@
+"""Host side: cases, pictures, batches (NumPy)."""

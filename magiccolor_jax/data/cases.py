@@ -1,0 +1,310 @@
+"""Finding and reading case folders, in our layout (DESIGN §2) and the release's (RELEASE §3).
+
+    ours      sketch.*  [target.*]  references/ID.*  sketch_masks/ID.png  [reference_masks/ID.png]
+    release   sketch.*  [target.*]  1.* ... n.*      masks/mask_1.png ... mask_n.png
+
+Files pair by stem and natural order gives the ids. The release's masks belong to the references.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+
+from magiccolor_jax.data.pictures import (
+    PICTURE_SUFFIXES,
+    CaseError,
+    check_not_empty,
+    read_mask,
+    read_picture,
+    size_text,
+)
+from magiccolor_jax.types import Case
+
+logger = logging.getLogger(__name__)
+
+MAX_REFERENCES = 16
+"""Most instances on one page: the largest bucket that programs are compiled for."""
+
+MASK_MIDDLE = 127
+"""Masks overlap where both are above this (DESIGN §2)."""
+
+OUR_FOLDERS = ("references", "sketch_masks")
+RELEASE_FOLDER = "masks"
+LAYOUT_TEXT = "sketch.* beside references/ and sketch_masks/ (or beside 1.*, 2.*, ... and masks/)"
+
+
+class _Files(NamedTuple):
+    """Where the parts of a case are; the dicts go from the stem that pairs them to the file."""
+
+    layout: str
+    sketch: Path
+    target: Path | None
+    references: dict[str, Path]
+    reference_masks: dict[str, Path]
+    sketch_masks: dict[str, Path]
+
+
+def find_cases(paths: Iterable[str | Path]) -> list[Path]:
+    """Lists the cases at or below the paths, each once: paths as given, folders in natural order.
+
+    Raises nothing: a path without any case stays in the list, for `read_case` to say what is wrong
+    with it while the others go on.
+    """
+    found: dict[str, Path] = {}
+    for path in map(Path, paths):
+        for case in list(_walk(path, set())) or [path]:
+            found.setdefault(os.path.realpath(case), case)
+    return list(found.values())
+
+
+def read_case(path: str | Path) -> Case:
+    """Reads and checks one case folder; nothing is resized.
+
+    Overlapping sketch masks are reported as a logging warning: the higher id owns such pixels.
+
+    Raises:
+        CaseError: anything that keeps the case from being used.
+    """
+    path = Path(path)
+    files = _find_files(path)
+    _check_pairs(path, files)
+    sketch, _ = read_picture(files.sketch)
+    page = sketch.shape[:2]
+    pairs = [_read_reference(p, files.reference_masks.get(s)) for s, p in files.references.items()]
+    masks = [
+        read_mask(files.sketch_masks[stem], page, "the sketch")
+        for stem in files.references
+        if stem in files.sketch_masks
+    ]
+    _report_overlaps(path, masks)
+    return Case(
+        name=path.resolve().name,
+        path=path,
+        layout=files.layout,
+        sketch=sketch,
+        references=tuple(picture for picture, _ in pairs),
+        reference_masks=tuple(mask for _, mask in pairs),
+        sketch_masks=tuple(masks),
+        target=_read_target(files.target, page),
+    )
+
+
+def case_files(path: str | Path) -> list[Path]:
+    """The files that colouring a case reads (all but the target), in a fixed order.
+
+    Raises:
+        CaseError: not a case.
+    """
+    files = _find_files(Path(path))
+    parts = (files.references, files.reference_masks, files.sketch_masks)
+    return [files.sketch, *(file for part in parts for file in part.values())]
+
+
+def _walk(folder: Path, seen: set[str]) -> Iterator[Path]:
+    """The cases at or below a folder; links are followed, each folder is visited once."""
+    real = os.path.realpath(folder)
+    if real in seen or not folder.is_dir():
+        return
+    seen.add(real)
+    try:
+        entries = sorted(folder.iterdir(), key=lambda entry: _natural(entry.name))
+    except OSError:
+        yield folder  # read_case meets the same error and reports it
+        return
+    if any(_is_mark(entry) for entry in entries):
+        yield folder
+        return
+    for entry in entries:
+        if not entry.name.startswith("."):
+            yield from _walk(entry, seen)
+
+
+def _is_mark(entry: Path) -> bool:
+    """Whether an entry's name makes its folder a case, whole or broken."""
+    if entry.stem == "sketch" and entry.suffix.lower() in PICTURE_SUFFIXES:
+        return True
+    return entry.name in (*OUR_FOLDERS, RELEASE_FOLDER) and entry.is_dir()
+
+
+def _natural(name: str) -> tuple[list[str | int], str]:
+    """Sort key under which 2 comes before 10."""
+    parts = re.split(r"([0-9]+)", name)
+    return [int(p) if i % 2 else p.casefold() for i, p in enumerate(parts)], name
+
+
+def _find_files(path: Path) -> _Files:
+    """Tells the layout by its names and collects the files.
+
+    Raises:
+        CaseError: not a case, or the names of both layouts.
+    """
+    top = _pictures(path, r"sketch|target|[0-9]+")
+    numbered = {f"mask_{stem}": file for stem, file in top.items() if stem.isdigit()}
+    ours = [f"{name}/" for name in OUR_FOLDERS if (path / name).is_dir()]
+    theirs = [file.name for file in numbered.values()]
+    theirs += [f"{RELEASE_FOLDER}/"] if (path / RELEASE_FOLDER).is_dir() else []
+    if "sketch" not in top or not (ours or theirs):
+        raise CaseError(
+            path,
+            "a case has a sketch and references",
+            expected=LAYOUT_TEXT,
+            got=_some(os.listdir(path)),
+            fix="give a case folder, or a folder of case folders, and check the names",
+        )
+    if ours and theirs:
+        raise CaseError(
+            path,
+            "a case has one layout",
+            expected=LAYOUT_TEXT,
+            got=_some(ours + theirs),
+            fix="remove what belongs to the other layout",
+        )
+    sketch, target = top["sketch"], top.get("target")
+    if theirs:
+        return _Files("release", sketch, target, numbered, _part(path / RELEASE_FOLDER), {})
+    references, masks = _part(path / "references"), _part(path / "reference_masks")
+    return _Files("magiccolor", sketch, target, references, masks, _part(path / "sketch_masks"))
+
+
+def _part(folder: Path) -> dict[str, Path]:
+    """The pictures of a case's sub-folder; none where it does not exist."""
+    return _pictures(folder) if folder.is_dir() else {}
+
+
+def _pictures(folder: Path, wanted: str = ".*") -> dict[str, Path]:
+    """Stem -> picture file, in natural order; hidden files and other kinds are ignored.
+
+    Args:
+        wanted: regex of the stems to look at.
+
+    Raises:
+        CaseError: the folder cannot be listed, or two pictures share a stem.
+    """
+    try:
+        names = sorted(os.listdir(folder), key=_natural)
+    except OSError as error:
+        raise CaseError(
+            folder,
+            "a case is a folder",
+            expected="a folder that can be listed",
+            got=error.strerror or str(error),
+            fix="check the path and its permissions",
+        ) from error
+    found: dict[str, Path] = {}
+    for file in (folder / name for name in names):
+        if file.name.startswith(".") or file.suffix.lower() not in PICTURE_SUFFIXES:
+            continue
+        if not re.fullmatch(wanted, file.stem):
+            continue
+        if file.stem in found:
+            raise CaseError(
+                folder,
+                "files pair by stem, so a stem stands once",
+                expected=f"one picture called {file.stem}.*",
+                got=f"{found[file.stem].name} and {file.name}",
+                fix="remove or rename one of them",
+            )
+        found[file.stem] = file
+    return found
+
+
+def _some(names: list[str]) -> str:
+    """The first few names, for an error."""
+    names = sorted(names, key=_natural)
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(names[:8]) + more if names else "nothing"
+
+
+def _check_pairs(path: Path, files: _Files) -> None:
+    """Raises CaseError unless there are 1..16 references, each paired as its layout demands."""
+    count = len(files.references)
+    if not 1 <= count <= MAX_REFERENCES:
+        raise CaseError(
+            path,
+            "a page takes its colours from a few references",
+            expected=f"1 to {MAX_REFERENCES} references",
+            got=str(count),
+            fix="add the missing pictures, or split the page's instances over several cases",
+        )
+    if files.layout == "release":
+        _check_pair(files.references, files.reference_masks, "mask", required=True)
+    else:
+        _check_pair(files.references, files.sketch_masks, "sketch mask", required=True)
+        _check_pair(files.references, files.reference_masks, "reference mask", required=False)
+
+
+def _check_pair(
+    references: dict[str, Path], masks: dict[str, Path], kind: str, *, required: bool
+) -> None:
+    """Raises CaseError for a mask without reference, or the reverse where masks are required."""
+    for stem, file in masks.items():
+        if stem not in references:
+            raise CaseError(
+                file,
+                f"every {kind} belongs to a reference",
+                expected=f"a reference for {file.name} beside {_some(_names(references))}",
+                got="none",
+                fix="add the reference, or remove or rename the mask",
+            )
+    for stem, file in references.items():
+        if required and stem not in masks:
+            raise CaseError(
+                file,
+                f"every reference has a {kind}",
+                expected=f"{stem}.png beside {_some(_names(masks))}",
+                got="none",
+                fix="add the mask, or remove or rename the reference",
+            )
+
+
+def _names(files: dict[str, Path]) -> list[str]:
+    """Folder and file name of each, for an error."""
+    return [f"{file.parent.name}/{file.name}" for file in files.values()]
+
+
+def _read_reference(
+    path: Path, mask: Path | None
+) -> tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W"]]:
+    """A reference and what counts of it: its mask file, else its alpha channel, else all of it."""
+    picture, alpha = read_picture(path)
+    if mask is not None:
+        return picture, read_mask(mask, picture.shape[:2], path.name)
+    if alpha is None:
+        return picture, np.full(picture.shape[:2], 255, np.uint8)
+    check_not_empty(path, alpha)
+    return picture, alpha
+
+
+def _read_target(path: Path | None, page: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"] | None:
+    """The truth, where the case has one.
+
+    Raises:
+        CaseError: it is not as large as the sketch.
+    """
+    if path is None:
+        return None
+    target, _ = read_picture(path)
+    if target.shape[:2] != page:
+        raise CaseError(
+            path,
+            "a target has the size of its sketch",
+            expected=size_text(page),
+            got=size_text(target.shape),
+            fix="export both at one size, or remove the target",
+        )
+    return target
+
+
+def _report_overlaps(path: Path, masks: list[UInt8[np.ndarray, "H W"]]) -> None:
+    """Warns, once per case, of pixels that several sketch masks claim."""
+    claims = sum((mask > MASK_MIDDLE).astype(np.uint8) for mask in masks)
+    if count := int(np.count_nonzero(claims > 1)):
+        logger.warning(
+            "%s: sketch masks overlap in %d pixels; the higher id owns them", path, count
+        )
