@@ -1,0 +1,166 @@
+"""The `magiccolor` command. Nothing heavy is imported before a subcommand is known."""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tyro
+
+USAGE = """usage: magiccolor COMMAND [ARGUMENTS]
+
+Multi-instance sketch colourisation: every masked region of a line-art page takes its colours from
+its own reference picture.
+
+commands:
+{commands}
+
+`magiccolor COMMAND --help` explains a command. A first picture from nothing: `make demo`.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a command and exits: 0 done, 1 something failed, 2 wrong usage."""
+    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """Runs a command and returns its exit code."""
+    name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if name in ("-h", "--help"):
+        lines = [f"  {key:10} {command.summary}" for key, command in COMMANDS.items()]
+        print(USAGE.format(commands="\n".join(lines)))
+        return 0
+    if name not in COMMANDS:
+        known = ", ".join(COMMANDS)
+        print(f"magiccolor: unknown command {name!r}; known are {known}", file=sys.stderr)
+        return 2
+    return COMMANDS[name].run(rest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColorizeArgs:
+    """Colour case folders.
+
+    A case holds sketch.png, references/1.png .. and sketch_masks/1.png .. (white where the instance
+    is), optionally reference_masks/. A folder of cases is walked. Finished cases are skipped on a
+    re-run; a bad case is reported, the rest go on, and the exit code is 1.
+    """
+
+    cases: tyro.conf.Positional[tuple[Path, ...]]
+    """Case folders, or folders of cases."""
+    model: Path
+    """Model folder, made by `magiccolor convert`."""
+    out: Path
+    """Where the pictures and manifest.json go."""
+    seed: int = 123
+    """The same case and seed give the same picture, alone or in any batch."""
+    steps: int = 20
+    """Denoising steps."""
+    guidance: float = 3.5
+    """Guidance scale; 1 switches guidance off and halves the work."""
+    sampler: str = "ddim"
+    """ddim or dpmpp_2m."""
+    recipe: str | None = None
+    """paper or release; default what the model was trained for."""
+    batch_size: int | None = None
+    """Cases per launch and device at most; default 1 on CPU, 4 on accelerators."""
+    precision: str | None = None
+    """float32 or bfloat16; default float32 on CPU, bfloat16 on accelerators."""
+    process: str | None = None
+    """I/N: this is process I of N and takes every N-th case."""
+    compilation_cache: Path = Path("~/.cache/magiccolor_jax/compiled")
+    """Where compiled programs are kept between runs."""
+
+
+def _colorize(rest: list[str]) -> int:
+    args = tyro.cli(ColorizeArgs, prog="magiccolor colorize", args=rest)
+    if not args.cases:
+        _complain("colorize: expected at least one case folder, got none")
+        return 2
+    try:
+        return _run_colorize(args)
+    except (ValueError, OSError) as error:
+        return _complain(str(error))
+    except RuntimeError as error:  # XLA's: the device
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return _complain("the device's memory is full: use a smaller --batch-size")
+    except KeyboardInterrupt:
+        _complain("interrupted; the same command goes on from here")
+        return 130
+
+
+def _run_colorize(args: ColorizeArgs) -> int:
+    """Exit code of the command.
+
+    Raises:
+        ValueError, OSError: with a message that says what to do.
+    """
+    import jax
+    from rich.markup import escape
+
+    from magiccolor_jax.parallel.multihost import share
+    from magiccolor_jax.sampling import job
+    from magiccolor_jax.sampling.colorizer import Colorizer, Settings, default_batch_size
+    from magiccolor_jax.sampling.outputs import hash_model
+
+    jax.config.update("jax_compilation_cache_dir", str(args.compilation_cache.expanduser()))
+    console = _console()
+    settings = Settings(
+        seed=args.seed, steps=args.steps, guidance=args.guidance, sampler=args.sampler
+    )
+    names, part = job.name_cases(args.cases), share(args.process)
+    job.make_folder(args.out)
+    device = jax.local_devices()[0]
+    console.print(
+        f"{len(part.of(list(names)))} cases on {jax.local_device_count()} x {device.device_kind}"
+    )
+    with console.status(f"loading {escape(str(args.model))}"):
+        colorizer = Colorizer.from_pretrained(
+            args.model, recipe=args.recipe, precision=args.precision
+        )
+        model = hash_model(args.model)
+    size = default_batch_size() if args.batch_size is None else args.batch_size
+    work = job.Job(names, args.out, settings, model, part, size)
+    return 1 if job.run(colorizer, work, console) else 0
+
+
+def _console() -> Any:
+    """Where progress goes: standard error, with this package's warnings above the bar."""
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    console = Console(stderr=True)
+    logger = logging.getLogger("magiccolor_jax")
+    logger.handlers = [RichHandler(console=console, show_time=False, show_path=False)]
+    logger.propagate = False
+    return console
+
+
+def _convert(rest: list[str]) -> int:
+    from converters.command import ConvertArgs
+    from converters.command import main as convert
+
+    return convert(tyro.cli(ConvertArgs, prog="magiccolor convert", args=rest))
+
+
+def _complain(text: str) -> int:
+    """Prints an error that the user can mend; a traceback would only hide it."""
+    print(f"magiccolor: {text}", file=sys.stderr)
+    return 1
+
+
+class Command(NamedTuple):
+    """A subcommand."""
+
+    summary: str
+    run: Callable[[list[str]], int]
+
+
+COMMANDS = {
+    "colorize": Command("case folders and a model -> coloured pictures", _colorize),
+    "convert": Command("PyTorch checkpoints <-> JAX model folders", _convert),
+}

@@ -1,0 +1,303 @@
+"""The Python API: `Colorizer.from_pretrained(directory)(cases, seed=123)`.
+
+Cases are read ahead on threads, grouped by page size into batches, and come back as they are done.
+"""
+
+import functools
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float, UInt8
+
+from magiccolor_jax.checkpoint import ModelConfig, read_config
+from magiccolor_jax.data.batches import Prepared, bucket_of, make_batch, pad_instances, stack
+from magiccolor_jax.data.cases import read_case
+from magiccolor_jax.data.transforms import restore_page
+from magiccolor_jax.diffusion.samplers import MAX_STEPS, SAMPLERS, make_table
+from magiccolor_jax.parallel.mesh import data_mesh
+from magiccolor_jax.precision import Precision, for_inference
+from magiccolor_jax.recipe import Recipe
+from magiccolor_jax.sampling.pipeline import threaded_map
+from magiccolor_jax.sampling.pretrained import load_networks, load_null_contexts
+from magiccolor_jax.sampling.sampler import Sampler
+from magiccolor_jax.sampling.token_cache import TokenCache, launch_size
+from magiccolor_jax.types import Batch, Case, TokenGrid
+
+READ_AHEAD = 2
+"""Batches of cases that are read while one is being coloured."""
+
+WAITING = 4
+"""Batches of cases that wait, over all page sizes, for their own batch to fill up."""
+
+Report = Callable[[str, int, int], None]
+"""Called with what is going on, how much of it is done, and of how much."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a picture depends on besides the case and the model."""
+
+    seed: int = 123
+    """Every case starts from this seed's noise, whatever else is in its batch."""
+    steps: int = 20
+    """Denoising steps, 1..1000."""
+    guidance: float = 3.5
+    """Guidance scale, at least 0; 1 switches guidance off and halves the work."""
+    sampler: str = "ddim"
+    """`ddim` or `dpmpp_2m`."""
+
+    def __post_init__(self):
+        if not 1 <= self.steps <= MAX_STEPS:
+            raise ValueError(f"steps must be in 1..{MAX_STEPS}, got {self.steps}")
+        if not 0 <= self.guidance < float("inf"):
+            raise ValueError(f"guidance must be a number of at least 0, got {self.guidance}")
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler must be one of {sorted(SAMPLERS)}, got {self.sampler!r}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be in 0..2^32-1, got {self.seed}")
+
+
+class Colored(NamedTuple):
+    """One finished page."""
+
+    index: int
+    """Position of the case among those given."""
+    picture: UInt8[np.ndarray, "H W 3"]
+    """Coloured, at the sketch's own size."""
+    notes: tuple[str, ...]
+    """What was changed or left out on the way."""
+    seconds: float
+    """Time of its batch, shared out evenly."""
+
+
+class Failed(NamedTuple):
+    """A case that could not be read or prepared."""
+
+    index: int
+    error: Exception
+
+
+class _Ready(NamedTuple):
+    """A case that waits for its batch; the pictures it was read from are let go."""
+
+    index: int
+    prepared: Prepared
+
+
+class Colorizer:
+    """A loaded model."""
+
+    def __init__(self, sampler: Sampler, config: ModelConfig, recipe: Recipe, precision: Precision):
+        """Use `from_pretrained`."""
+        self.sampler, self.config, self.recipe = sampler, config, recipe
+        self.precision = precision
+        self._tokens = TokenCache(sampler.encode_references, devices=sampler.devices)
+        self._compiled: set[tuple] = set()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        directory: str | Path,
+        *,
+        recipe: Recipe | str | None = None,
+        precision: str | None = None,
+        mesh: Mesh | None = None,
+    ) -> "Colorizer":
+        """Loads a model folder (made by `magiccolor convert`).
+
+        Args:
+            recipe: overrides the one in config.json.
+            precision: `float32` or `bfloat16`; default f32 on CPU, bf16 on accelerators.
+            mesh: devices to use; default all of this process'.
+
+        Raises:
+            FileNotFoundError, ValueError: the folder is not a whole model, or does not suit the
+                recipe.
+        """
+        directory, mesh = Path(directory), mesh or data_mesh()
+        config = read_config(directory)
+        recipe = Recipe.from_json(recipe) if isinstance(recipe, str) else recipe or config.recipe
+        chosen = for_inference(precision)
+        nulls = load_null_contexts(directory, config, recipe)
+        networks = load_networks(directory, config, recipe, chosen, mesh)
+        return cls(Sampler(networks, nulls, recipe, mesh), config, recipe, chosen)
+
+    def __call__(
+        self,
+        cases: Case | str | Path | Sequence[Case | str | Path],
+        *,
+        batch_size: int | None = None,
+        report: Report | None = None,
+        **settings,
+    ) -> list[UInt8[np.ndarray, "H W 3"]]:
+        """Colours cases and returns their pictures in order, each at its sketch's own size.
+
+        Args:
+            cases: one or several case folders, or cases from `read_case`.
+            batch_size: cases per launch and device at most; default `default_batch_size()`.
+            report: told what is going on, step by step.
+            settings: fields of `Settings`: seed, steps, guidance, sampler.
+
+        Returns:
+            A list, of one picture for one case.
+
+        Raises:
+            ValueError, OSError: a case is bad (`stream` goes on instead), or a setting is.
+        """
+        several = [cases] if isinstance(cases, (Case, str, Path)) else list(cases)
+        pictures: dict[int, np.ndarray] = {}
+        chosen = Settings(**settings)
+        for result in self.stream(several, chosen, batch_size=batch_size, report=report):
+            if isinstance(result, Failed):
+                raise result.error
+            pictures[result.index] = result.picture
+        return [pictures[index] for index in range(len(several))]
+
+    def stream(
+        self,
+        cases: Iterable[Case | str | Path],
+        settings: Settings,
+        *,
+        batch_size: int | None = None,
+        report: Report | None = None,
+    ) -> Iterator[Colored | Failed]:
+        """Colours cases as they come; results in order of completion, bad cases as `Failed`.
+
+        `cases` is read lazily, and memory holds a bounded number of them.
+
+        Args:
+            batch_size: cases per launch and device at most; default `default_batch_size()`.
+            report: told what is going on, step by step; without it the device never waits.
+
+        Raises:
+            ValueError: a setting does not suit the model; at once, before any case is read.
+        """
+        batch_size = default_batch_size() if batch_size is None else batch_size
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        make_table(settings.sampler, self.config.schedule, settings.steps)
+        return self._stream(cases, settings, batch_size * self.sampler.devices, report)
+
+    def _stream(
+        self,
+        cases: Iterable[Case | str | Path],
+        settings: Settings,
+        full: int,
+        report: Report | None,
+    ) -> Iterator[Colored | Failed]:
+        """`stream` with its arguments checked; launches of `full` cases."""
+        groups: dict[tuple[int, int], list[_Ready]] = defaultdict(list)
+        prepare = functools.partial(self._prepare, seed=settings.seed)
+        for ready in threaded_map(prepare, enumerate(cases), ahead=READ_AHEAD * full):
+            if isinstance(ready, Failed):
+                yield ready
+                continue
+            bucket = ready.prepared.fit.bucket
+            groups[bucket].append(ready)
+            if len(groups[bucket]) == full:
+                yield from self._color(groups.pop(bucket), settings, report)
+            elif sum(map(len, groups.values())) == WAITING * full:
+                largest = max(groups, key=lambda key: len(groups[key]))
+                yield from self._color(groups.pop(largest), settings, report)
+        for group in groups.values():
+            yield from self._color(group, settings, report)
+
+    def _prepare(self, numbered: tuple[int, Case | str | Path], *, seed: int) -> _Ready | Failed:
+        index, case = numbered
+        try:
+            read = case if isinstance(case, Case) else read_case(case)
+            bucket = bucket_of(len(read.references))
+            prepared = make_batch(read, self.recipe, self.config.sizes, bucket=bucket, seed=seed)
+        except (ValueError, OSError) as error:
+            return Failed(index, error)
+        return _Ready(index, prepared)
+
+    def _color(
+        self, group: list[_Ready], settings: Settings, report: Report | None
+    ) -> Iterator[Colored]:
+        """One launch: cases of one page size, padded to a power of two per device."""
+        started = time.perf_counter()
+        count = launch_size(len(group), self.sampler.devices)
+        padded = group + [group[-1]] * (count - len(group))
+        bucket = max(len(ready.prepared.batch.valid[0]) for ready in group)
+        batch = stack([pad_instances(ready.prepared.batch, bucket) for ready in padded])
+        pixels = self._sample(batch, settings, report)
+        seconds = (time.perf_counter() - started) / len(group)
+        for ready, page in zip(group, pixels, strict=False):
+            picture = restore_page(_to_255(page), ready.prepared.fit)
+            yield Colored(ready.index, self._quantise(picture), ready.prepared.notes, seconds)
+
+    def _sample(
+        self, batch: Batch, settings: Settings, report: Report | None
+    ) -> Float[np.ndarray, "B H W 3"]:
+        """Pictures in [-1, 1]."""
+        (height, width), shape, steps = batch.sketch.shape[1:3], batch.valid.shape, settings.steps
+        page = (height, width)
+        guided = self.sampler.needs_guidance(settings.guidance)
+
+        def tell(stage: str, shape: tuple, done: int) -> None:
+            if report is not None:
+                report(self._first(stage, shape), done, steps)
+
+        tell("looking at the references", (), 0)
+        tokens = self._token_grid(batch)
+        draws = self.sampler.draw(
+            np.full(shape[0], settings.seed, np.uint32), page, batch.canvas.shape[1]
+        )
+        tell("conditions", (page, shape, guided), 0)
+        conditioning = self.sampler.condition(batch, tokens, draws, guided=guided)
+        if report is not None:
+            jax.block_until_ready(conditioning)
+        tell("denoising", (page, shape[0], guided), 0)
+        latents = self.sampler.denoise(
+            conditioning,
+            draws.noise,
+            make_table(settings.sampler, self.config.schedule, steps),
+            settings.guidance,
+            on_step=None if report is None else lambda done: report("denoising", done, steps),
+        )
+        tell("decoding", (page, shape[0]), steps)
+        return np.asarray(self.sampler.decode(latents))
+
+    def _first(self, stage: str, shape: tuple) -> str:
+        """The stage's name, with a word of warning where a program is compiled for it first."""
+        if (stage, shape) in self._compiled:
+            return stage
+        self._compiled.add((stage, shape))
+        return f"compiling: {stage}"
+
+    def _token_grid(self, batch: Batch) -> TokenGrid:
+        """DINOv2 features of the references that count; zeros elsewhere."""
+        cases, instances = batch.valid.shape
+        where = [(b, k) for b in range(cases) for k in range(instances) if batch.valid[b, k]]
+        pixels = np.asarray(batch.reference_pixels)
+        found = self._tokens.features([pixels[at] for at in where])
+        width, grid = self.sampler.token_shape(pixels.shape[2])
+        cls = np.zeros((cases, instances, width), np.float32)
+        patches = np.zeros((cases, instances, grid, grid, width), np.float32)
+        for at, (one, many) in zip(where, found, strict=True):
+            cls[at], patches[at] = one, many
+        return TokenGrid(cls, patches)
+
+    def _quantise(self, picture: Float[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+        """0..255 floats -> bytes (recipe `quantise`)."""
+        if self.recipe.quantise == "round":
+            picture = np.rint(picture)
+        return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def default_batch_size() -> int:
+    """1 on CPU, where a batch only delays its first picture; else 4."""
+    return 1 if jax.default_backend() == "cpu" else 4
+
+
+def _to_255(pixels: Float[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W 3"]:
+    """[-1, 1] -> [0, 255]."""
+    return (pixels.astype(np.float32) + 1) * 127.5
