@@ -1,0 +1,60 @@
+"""The command line of `python -m converters` and `magiccolor convert`; jax loads when it runs."""
+
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+Kind = Literal["unet", "controlnet", "vae", "clip_vision", "clip_text", "dinov2", "vgg19"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertArgs:
+    """Convert PyTorch weights to a JAX folder, or a JAX folder back.
+
+    SOURCE is a download of the release, one network (a diffusers or transformers folder, or a file:
+    .safetensors, .bin, .pth, .ckpt), or a JAX folder, which goes back to PyTorch.
+    """
+
+    source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")]
+    """What to convert."""
+    output: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUTPUT")]
+    """The folder to make; it must not exist yet."""
+    to: Literal["release", "diffusers"] = "release"
+    """From a JAX folder: `release` writes exactly the files that it came from, `diffusers` one
+    folder per network that `from_pretrained` loads."""
+    kind: Kind | None = None
+    """One network: which it is, where its keys do not tell."""
+    config: Path | None = None
+    """One network: its config.json, where it is not beside the weights."""
+    dry_run: bool = False
+    """Check every name, shape and the disk, say what would be done, and write nothing."""
+    verify: bool = False
+    """To JAX: then run every network in PyTorch and in JAX on the same random input and print the
+    largest difference (needs `pip install 'magiccolor_jax[parity]'`)."""
+
+
+def main(args: ConvertArgs | None = None) -> int:
+    """Runs the command; errors go to standard error.
+
+    Args:
+        args: default from the command line.
+
+    Returns:
+        Exit code: 0, or 1 after an error.
+    """
+    if args is None:
+        args = tyro.cli(ConvertArgs, prog="python -m converters")
+    from converters.run import convert
+
+    # So that the half-written folder is removed on SIGTERM as it is on Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        convert(args)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,244 @@
+"""The release's folder (RELEASE §1): which of its files feed which networks of ours."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from converters import configs, maps
+from converters.plan import Network, Plan, Source, find_weights, open_source, read_json
+from converters.weightmap import WeightMap
+from magiccolor_jax.checkpoint import ModelConfig
+from magiccolor_jax.diffusion.schedule import Schedule
+from magiccolor_jax.encoders.dinov2_config import DINOv2Config, infer_config
+from magiccolor_jax.encoders.vgg import VGG19Config
+from magiccolor_jax.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Role:
+    """One network of the JAX folder."""
+
+    stem: str
+    kind: str
+    weight_map: WeightMap
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """What the role adds to the config: arguments of the reader in configs.py."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One set of weights of the release."""
+
+    where: str
+    """Folder, or file without its suffix."""
+    config: str
+    """Its config.json."""
+    roles: tuple[Role, ...]
+    needed: bool = True
+    """False for what only trainings read."""
+
+
+SD15 = "stable-diffusion-v1-5"
+UNET_CONFIG = f"{SD15}/unet/config.json"
+SCHEDULER_CONFIG = f"{SD15}/scheduler/scheduler_config.json"
+DINOV2 = "dinov2_vitl14_reg4_pretrain"
+VGG19_PATTERN = "vgg19-*.pth"
+
+
+def _entry(where: str, *roles: Role, config: str | None = None, needed: bool = True) -> Entry:
+    return Entry(where=where, config=config or f"{where}/config.json", roles=roles, needed=needed)
+
+
+def _role(stem: str, kind: str, weight_map: WeightMap | None = None, **overrides: Any) -> Role:
+    weight_map = weight_map or maps.BY_KIND[kind]
+    return Role(stem=stem, kind=kind, weight_map=weight_map, overrides=overrides)
+
+
+ENTRIES = (
+    _entry("MagicColor/denoising_unet", _role("denoiser", "unet"), config=UNET_CONFIG),
+    _entry(
+        "MagicColor/reference_unet",
+        _role("reference", "unet", maps.REFERENCE_UNET, head=False),
+        config=UNET_CONFIG,
+    ),
+    _entry(
+        "MagicColor/controlnet_sketch", _role("sketch_guider", "controlnet", maps.SKETCH_GUIDER)
+    ),
+    _entry("MagicColor/controlnet_multi", _role("instance_guider", "controlnet", adapter=True)),
+    _entry("sd-vae-ft-mse", _role("vae", "vae")),
+    _entry(
+        "clip-vit-large-patch14",
+        _role("clip_vision", "clip_vision"),
+        _role("clip_text", "clip_text"),
+    ),
+    _entry(f"{SD15}/text_encoder", _role("text_encoder", "clip_text")),
+    _entry(DINOV2, _role("dinov2", "dinov2"), config=f"{DINOV2}.json"),
+    _entry(f"{SD15}/unet", _role("init/unet", "unet"), needed=False),
+    _entry(f"{SD15}/vae", _role("init/vae", "vae"), needed=False),
+    _entry("controlnet_lineart", _role("init/controlnet_lineart", "controlnet"), needed=False),
+)
+
+TEXT_SUFFIXES = {".json", ".txt", ".md", ".model", ""}
+TEXT_LIMIT = 20_000_000
+"""Bytes; larger files are no tokenizers, configs or notes."""
+
+
+def is_release(folder: Path) -> bool:
+    """Whether a folder looks like the release, complete or not: it has one of its folders."""
+    parts = {Path(entry.where).parts[0] for entry in ENTRIES}
+    return any((folder / part).is_dir() for part in parts)
+
+
+def plan_release(root: Path) -> Plan:
+    """Reads every config and header, and checks every key and shape.
+
+    Raises:
+        FileNotFoundError: one report of all that is missing.
+        ValueError: one report of all that does not fit.
+    """
+    found = {entry.where: find_weights(root, entry.where) for entry in ENTRIES}
+    _check_complete(root, found)
+    opened = [partial(_open, root, e, path) for e in ENTRIES if (path := found[e.where])]
+    opened += [partial(_open_vgg19, root, p.name) for p in sorted(root.glob(VGG19_PATTERN))[:1]]
+    sources, problems = [], []
+    for open_one in opened:
+        try:
+            source = open_one()
+            source.check()
+            sources.append(source)
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError("\n".join(problems))
+    return _finish(root, sources, found)
+
+
+def _check_complete(root: Path, found: dict[str, str | None]) -> None:
+    """Raises FileNotFoundError with everything that the release needs and the folder lacks."""
+    missing = [
+        f"{entry.where}{'/' if (root / entry.where).is_dir() else ''}: no file of weights"
+        for entry in ENTRIES
+        if entry.needed and found[entry.where] is None
+    ]
+    wanted = [e.config for e in ENTRIES if e.where != DINOV2 and (e.needed or found[e.where])]
+    missing += [
+        f"{name}: missing"
+        for name in dict.fromkeys([*wanted, SCHEDULER_CONFIG])
+        if not (root / name).is_file()
+    ]
+    if missing:
+        raise FileNotFoundError(
+            f"{root}: not a complete download of the release:\n  "
+            + "\n  ".join(missing)
+            + "\nThe README lists what to download, and where each file belongs."
+        )
+
+
+def _open(root: Path, entry: Entry, path: str) -> Source:
+    files = open_source(root, path)
+    keys = {key: spec.shape for file in files for key, spec in file.specs.items()}
+    # A vision-only CLIP download has no text tower.
+    roles = [
+        role
+        for role in entry.roles
+        if len(entry.roles) == 1
+        or role.kind != "clip_text"
+        or any(key.startswith("text_model.") for key in keys)
+    ]
+    networks = [
+        Network(
+            stem=role.stem,
+            kind=role.kind,
+            config=_config(root, entry, role, keys),
+            weight_map=role.weight_map,
+        )
+        for role in roles
+    ]
+    return Source(path=path, files=files, networks=tuple(networks))
+
+
+def _config(root: Path, entry: Entry, role: Role, keys: dict[str, tuple[int, ...]]) -> Any:
+    """The network's sizes; DINOv2's official ones are known by their shapes."""
+    path = root / entry.config
+    if role.kind == "dinov2" and not path.is_file():
+        return infer_dinov2(keys, path)
+    return configs.FROM_HF[role.kind](read_json(path), str(path), **role.overrides)
+
+
+def infer_dinov2(keys: dict[str, tuple[int, ...]], expected: Path) -> DINOv2Config:
+    """`infer_config` whose error names the JSON file that would help.
+
+    Raises:
+        ValueError: no official size has these shapes.
+    """
+    try:
+        return infer_config(keys)
+    except ValueError as error:
+        raise ValueError(f"{error} (as {expected})") from None
+
+
+def infer_vgg19(shapes: dict[str, tuple[int, ...]], where: str) -> VGG19Config:
+    """The widths of a torchvision file, by its shapes.
+
+    Raises:
+        ValueError: the file has not VGG-19's layers.
+    """
+    firsts = [f"features.{index}.weight" for index in (0, 5, 10, 19, 28)]
+    if missing := [key for key in firsts if key not in shapes]:
+        raise ValueError(f"{where}: expected torchvision's vgg19, but {missing} are missing")
+    return VGG19Config(widths=tuple(shapes[key][0] for key in firsts))
+
+
+def _open_vgg19(root: Path, name: str) -> Source:
+    files = open_source(root, name)
+    shapes = {key: spec.shape for file in files for key, spec in file.specs.items()}
+    config = infer_vgg19(shapes, str(root / name))
+    network = Network(stem="vgg19", kind="vgg19", config=config, weight_map=maps.VGG19)
+    return Source(path=name, files=files, networks=(network,))
+
+
+def _finish(root: Path, sources: list[Source], found: dict[str, str | None]) -> Plan:
+    networks = {network.stem: network for source in sources for network in source.networks}
+    unet = read_json(root / UNET_CONFIG)
+    model = ModelConfig(
+        networks={stem: network.config for stem, network in networks.items()},
+        recipe=Recipe.release(),
+        sizes=configs.read_sizes(unet, networks["clip_vision"].config, networks["dinov2"].config),
+        schedule=Schedule.from_hf(read_json(root / SCHEDULER_CONFIG)),
+    )
+    used = {str(f.path.relative_to(root)) for source in sources for f in source.files}
+    verbatim, left_out = _sort_files(root, used)
+    notes = [
+        f"{entry.where} is not there: stage 1 of the training cannot start from it"
+        for entry in ENTRIES
+        if not entry.needed and found[entry.where] is None
+    ]
+    if "clip_text" not in networks:
+        notes.append(
+            "clip-vit-large-patch14 has no text tower: the denoiser's and guiders' unconditional "
+            f"token will come from {SD15}/text_encoder"
+        )
+    notes += [f"left out, no part of the conversion: {name}" for name in left_out]
+    return Plan(
+        root=root,
+        sources=tuple(sources),
+        model=model,
+        verbatim=tuple(verbatim),
+        notes=tuple(notes),
+    )
+
+
+def _sort_files(root: Path, used: Iterable[str]) -> tuple[list[str], list[str]]:
+    """(small files that travel as they are, everything else that is not converted)."""
+    parts = {Path(entry.where).parts[0] for entry in ENTRIES}
+    verbatim, left_out = [], []
+    for path in sorted(p for p in root.rglob("*") if p.is_file()):
+        name = path.relative_to(root)
+        if str(name) in used or any(part.startswith(".") for part in name.parts):
+            continue
+        ours = len(name.parts) == 1 or name.parts[0] in parts
+        small = path.suffix in TEXT_SUFFIXES and path.stat().st_size <= TEXT_LIMIT
+        (verbatim if ours and small else left_out).append(str(name))
+    return verbatim, left_out

@@ -1,0 +1,121 @@
+"""Does what the command line says: plan, tell, check the disk, convert, verify."""
+
+from pathlib import Path
+
+from converters import library, release, single, to_jax, to_torch
+from converters.command import ConvertArgs
+from converters.plan import Plan, read_json
+from converters.streaming import check_space, gigabytes
+from converters.to_torch import Export
+from magiccolor_jax.checkpoint import CONFIG_NAME, FORMAT
+from magiccolor_jax.tensorfile import TensorSpec
+
+
+def convert(args: ConvertArgs) -> None:
+    """Does what the arguments say.
+
+    Raises:
+        ValueError: the source, or the arguments, cannot be converted; says why and what to do.
+        OSError: files are missing, the output exists, or the disk is too small.
+        ImportError: PyTorch, or the extra `parity`, is needed and not installed.
+    """
+    if not args.source.exists():
+        raise FileNotFoundError(f"{args.source}: no such file or folder")
+    if args.output.exists():
+        raise FileExistsError(
+            f"{args.output}: the output must not exist yet; remove it or choose another name"
+        )
+    plan = plan_conversion(args)
+    if args.verify and isinstance(plan, Export):
+        raise ValueError("--verify goes with a conversion to JAX, and SOURCE is a JAX folder")
+    print("\n".join(describe(plan)))
+    _name_leftovers(args.output)
+    check_space(args.output, plan.nbytes)
+    if args.dry_run:
+        print("dry run: nothing written")
+    elif isinstance(plan, Export):
+        to_torch.convert_to_torch(plan, args.output)
+    else:
+        to_jax.convert_to_jax(plan, args.output)
+        if args.verify:
+            from converters import verify
+
+            verify.verify(plan, args.output)
+
+
+def plan_conversion(args: ConvertArgs) -> Plan | Export:
+    """The checked plan, by what SOURCE is; nothing is written.
+
+    Raises:
+        ValueError: as `convert`.
+        OSError: as `convert`.
+        ImportError: as `convert`.
+    """
+    ours = args.source / CONFIG_NAME
+    if ours.is_file() and read_json(ours).get("format") == FORMAT:
+        _refuse_options_of_one_network(args, "a JAX folder")
+        planner = to_torch.plan_return if args.to == "release" else library.plan_library
+        return planner(args.source)
+    if args.to != "release":
+        raise ValueError(
+            f"--to {args.to} goes with a JAX folder, and {args.source} is none: convert it to JAX "
+            "first"
+        )
+    if args.source.is_dir() and release.is_release(args.source):
+        _refuse_options_of_one_network(args, "a release folder")
+        return release.plan_release(args.source)
+    return single.plan_network(args.source, kind=args.kind, config=args.config)
+
+
+def _refuse_options_of_one_network(args: ConvertArgs, what: str) -> None:
+    if args.kind is not None or args.config is not None:
+        raise ValueError(
+            f"--kind and --config describe a single network, and {args.source} is {what}: leave "
+            "them out"
+        )
+
+
+def describe(plan: Plan | Export) -> list[str]:
+    """What will be written, line by line."""
+    if isinstance(plan, Plan):
+        rows = [
+            (
+                source.path,
+                source.style.name,
+                *_contents([spec for file in source.files for spec in file.specs.values()]),
+                "-> " + ", ".join(network.stem for network in source.networks),
+            )
+            for source in plan.sources
+        ]
+        small = len(plan.verbatim)
+        notes = [
+            f"{file.path}: left out, beside the weights: {', '.join(file.beside)}"
+            for source in plan.sources
+            for file in source.files
+            if file.beside
+        ]
+    else:
+        rows = [
+            (file.record.path, file.record.container, *_contents([*file.record.tensors.values()]))
+            for file in plan.files
+        ]
+        small, notes = len(plan.copies) + len(plan.texts), []
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    lines.append(f"and {small} small files; needs {gigabytes(plan.nbytes)} of disk")
+    return lines + [f"note: {note}" for note in [*plan.notes, *notes]]
+
+
+def _contents(specs: list[TensorSpec]) -> tuple[str, str]:
+    """(types, size) of a file's tensors; the few integers among them are not worth a word."""
+    kinds = sorted({spec.dtype.name for spec in specs if spec.dtype.kind != "i"})
+    return ", ".join(kinds), gigabytes(sum(spec.nbytes for spec in specs))
+
+
+def _name_leftovers(output: Path) -> None:
+    """Names what a killed run left beside the output; removing is the user's to decide."""
+    for path in sorted(output.absolute().parent.glob(f".{output.name}.*.tmp")):
+        print(f"note: {path} is left from an interrupted run (or one that still runs): remove it")

@@ -1,0 +1,155 @@
+"""One network by itself: a diffusers or transformers folder, a hub file, a torchvision file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from converters import configs, maps
+from converters.plan import INDEX, Network, Plan, Source, find_weights, open_source, read_json
+from converters.release import TEXT_LIMIT, TEXT_SUFFIXES, infer_dinov2, infer_vgg19, is_release
+from magiccolor_jax.checkpoint import KINDS, ModelConfig
+from magiccolor_jax.encoders.clip_config import CLIPTextConfig, CLIPVisionConfig
+from magiccolor_jax.encoders.vae import VAEConfig
+from magiccolor_jax.models.controlnet import ControlNetConfig
+from magiccolor_jax.models.unet import UNetConfig
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+MARKERS = (
+    ("controlnet", ("controlnet_cond_embedding.conv_in.weight",)),
+    ("unet", ("time_embedding.linear_1.weight", "up_blocks.0.resnets.0.norm1.weight")),
+    ("vae", ("encoder.conv_in.weight", "decoder.conv_in.weight")),
+    ("clip_vision", ("vision_model.embeddings.class_embedding",)),
+    ("clip_text", ("text_model.embeddings.token_embedding.weight",)),
+    ("clip_text", ("embeddings.token_embedding.weight", "final_layer_norm.weight")),
+    ("dinov2", ("cls_token", "patch_embed.proj.weight")),
+    ("dinov2", ("embeddings.cls_token", "embeddings.position_embeddings")),
+    ("vgg19", ("features.0.weight", "features.34.weight")),
+)
+"""Kind of network, and keys that only its files have together; the first match counts."""
+
+TEXT_TOWER = "text_model.embeddings.token_embedding.weight"
+
+
+def plan_network(path: Path, *, kind: str | None, config: Path | None) -> Plan:
+    """Plans the conversion of one file or folder; its file in the JAX folder is named by its kind.
+
+    Args:
+        path: a file of weights, an index of shards, or a folder with weights and config.json.
+        kind: as in `checkpoint.KINDS`; default what the keys tell.
+        config: a config.json elsewhere.
+
+    Raises:
+        FileNotFoundError: no weights there.
+        ValueError: it is no network that we have, or one report of all that does not fit.
+    """
+    root, name = _locate(path)
+    files = open_source(root, name)
+    shapes = {key: spec.shape for file in files for key, spec in file.specs.items()}
+    kind = kind or detect_kind(shapes, path)
+    kinds = [kind] + (["clip_text"] if kind == "clip_vision" and TEXT_TOWER in shapes else [])
+    config = config or _beside(root, name)
+    networks = tuple(
+        Network(
+            stem=each,
+            kind=each,
+            config=_config(each, config, shapes),
+            weight_map=maps.BY_KIND[each],
+        )
+        for each in kinds
+    )
+    source = Source(path=name, files=files, networks=networks)
+    try:
+        source.check()
+    except ValueError as error:
+        hint = "" if config else "\nno config.json is beside it, so official sizes were assumed: "
+        raise ValueError(f"{error}{hint and hint + 'give yours by --config'}") from None
+    texts = _texts(path, root, name, config)
+    used = {*texts, *(file.path.name for file in files)}
+    others = sorted(p.name for p in path.iterdir() if p.is_file()) if path.is_dir() else []
+    return Plan(
+        root=root,
+        sources=(source,),
+        model=ModelConfig(networks={network.stem: network.config for network in networks}),
+        verbatim=tuple(texts),
+        notes=tuple(f"left out: {other}" for other in others if other not in used),
+    )
+
+
+def detect_kind(keys: Shapes, path: Path) -> str:
+    """Which network a file holds.
+
+    Raises:
+        ValueError: none that we know.
+    """
+    for kind, needed in MARKERS:
+        if all(key in keys for key in needed):
+            return kind
+    raise ValueError(
+        f"{path}: the keys are of no network that we have ({', '.join(list(keys)[:4])}, ...); "
+        f"if you know better, say so by --kind: {', '.join(KINDS)}"
+    )
+
+
+def _locate(path: Path) -> tuple[Path, str]:
+    """(folder, name of the weights in it)."""
+    if path.is_file():
+        return path.parent, path.name
+    name = find_weights(path, ".")
+    if name is None:
+        held = sorted(entry.name for entry in path.iterdir())
+        above = "; the folder above looks like the release" if is_release(path.parent) else ""
+        raise FileNotFoundError(
+            f"{path}: expected the release's folder, a JAX folder, or one network's folder with "
+            f"diffusion_pytorch_model.*, model.safetensors or pytorch_model.bin; it holds "
+            f"{held}{above}"
+        )
+    return path, name
+
+
+def _beside(root: Path, name: str) -> Path | None:
+    """A config next to the weights: under their name, or config.json."""
+    stem = name.removesuffix(INDEX).rpartition(".")[0]
+    candidates = (root / f"{stem}.json", root / "config.json")
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _config(kind: str, path: Path | None, shapes: Shapes) -> Any:
+    """The network's sizes: from its file, else what its shapes tell, else the official ones."""
+    roles: dict[str, Any] = {}
+    if kind == "unet":
+        roles = {"head": "conv_norm_out.weight" in shapes}
+    elif kind == "controlnet":
+        roles = {"adapter": "dino_adapter.0.weight" in shapes}
+    if kind == "vgg19":
+        return infer_vgg19(dict(shapes), kind)
+    if path is not None:
+        return configs.FROM_HF[kind](read_json(path), str(path), **roles)
+    if kind == "dinov2":
+        return infer_dinov2(dict(shapes), Path("config.json"))
+    if kind == "controlnet":
+        hint = shapes["controlnet_cond_embedding.conv_in.weight"][1]
+        return ControlNetConfig(conditioning_channels=hint, **roles)
+    official = {
+        "unet": UNetConfig.sd15,
+        "vae": VAEConfig.sd15,
+        "clip_vision": CLIPVisionConfig.vit_l14,
+        "clip_text": CLIPTextConfig.vit_l14,
+    }
+    return official[kind](**roles)
+
+
+def _texts(path: Path, root: Path, name: str, config: Path | None) -> list[str]:
+    """Small files that travel along: a folder's own, or what describes a single file."""
+    if path.is_dir():
+        small = (
+            entry
+            for entry in sorted(path.iterdir())
+            if entry.is_file()
+            and entry.suffix in TEXT_SUFFIXES
+            and entry.stat().st_size <= TEXT_LIMIT
+            and not entry.name.startswith(".")
+        )
+        return [entry.name for entry in small]
+    described = [config.name] if config is not None and config.parent == root else []
+    return described + ([name] if name.endswith(INDEX) else [])

@@ -1,0 +1,171 @@
+"""`--verify`: the same random input through PyTorch's network and ours, in a process each.
+
+PyTorch's side (verify_torch.py) reads the source's own files and builds diffusers' or transformers'
+classes from the sizes; nothing but the names of tensors is shared with our side.
+
+    python -m converters.verify torch|jax JAX_FOLDER SOURCE_FOLDER OUTPUT_FOLDER
+"""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from converters.plan import Plan
+from converters.to_torch import kind_of, open_folder
+from magiccolor_jax import checkpoint
+
+Arrays = dict[str, np.ndarray]
+Named = Iterator[tuple[str, Any]]
+
+LIMIT = 1e-4
+"""Largest difference, relative to the largest value, that rounding explains (DESIGN §5)."""
+
+LATENT = (8, 16)
+"""Height and width of the latents: small, not square, divisible by three halvings."""
+
+
+def verify(plan: Plan, folder: Path) -> None:
+    """Compares every network of a converted folder with PyTorch, and prints a table.
+
+    Raises:
+        ImportError: the extra `parity` is not installed.
+        ValueError: a network differs by more than `LIMIT`.
+    """
+    try:
+        import diffusers  # noqa: F401
+        import transformers  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"--verify needs {error.name}: pip install 'magiccolor_jax[parity]'"
+        ) from None
+    with tempfile.TemporaryDirectory() as scratch:
+        for side in ("torch", "jax"):
+            command = [sys.executable, "-m", "converters.verify", side, folder, plan.root, scratch]
+            done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+            if done.returncode:
+                raise ValueError(f"--verify: the {side} side failed:\n{done.stderr[-2000:]}")
+        differences = {stem: _difference(Path(scratch), stem) for stem in plan.model.networks}
+    for stem, difference in differences.items():
+        print(f"{stem:24} largest relative difference {difference:.1e}")
+    if wrong := [stem for stem, difference in differences.items() if not difference <= LIMIT]:
+        raise ValueError(f"{folder}: differs from PyTorch by more than {LIMIT}: {wrong}")
+
+
+def _difference(scratch: Path, stem: str) -> float:
+    """Largest difference over all outputs, relative to each output's largest value."""
+    ours, theirs = (np.load(result_path(scratch, side, stem)) for side in ("jax", "torch"))
+    if set(ours.files) != set(theirs.files):
+        raise ValueError(f"{stem}: outputs {ours.files} and {theirs.files}")
+    return max(
+        float(np.abs(ours[name] - theirs[name]).max() / np.abs(theirs[name]).max())
+        for name in theirs.files
+    )
+
+
+def result_path(scratch: Path, side: str, stem: str) -> Path:
+    """Where a side leaves a network's outputs."""
+    return scratch / f"{side}-{stem.replace('/', '-')}.npz"
+
+
+def random_inputs(config: Any) -> Arrays:
+    """The same random input on both sides, channels last."""
+    generator, kind = np.random.default_rng(0), kind_of(config)
+
+    def normal(*shape: int) -> Float[np.ndarray, "..."]:
+        return generator.standard_normal(shape, np.float32)
+
+    height, width = LATENT
+    if kind in ("unet", "controlnet"):
+        inputs = {
+            "latents": normal(2, height, width, config.in_channels),
+            "timesteps": np.array([981, 1]),
+            "context": normal(2, 3, config.context),
+        }
+        if kind == "controlnet":
+            inputs["hint"] = normal(2, 8 * height, 8 * width, config.conditioning_channels)
+            inputs["tokens"] = normal(2, 5, config.conditioning_channels)
+        return inputs
+    if kind == "vae":
+        step = config.reduction
+        return {
+            "pixels": normal(1, 4 * step, 6 * step, config.picture_channels),
+            "latents": normal(1, 4, 6, config.latent_channels),
+        }
+    if kind == "clip_text":
+        ids = generator.integers(0, config.vocab_size, (2, config.max_position_embeddings - 1))
+        ids[:, -1] = config.eos_token_id
+        return {"ids": ids}
+    if kind == "vgg19":
+        return {"pixels": generator.random((1, 48, 64, 3), np.float32)}
+    return {"pixels": normal(1, config.image_size, config.image_size, 3)}
+
+
+def _run_jax(folder: Path, stem: str, config: Any) -> Arrays:
+    """Our network's outputs."""
+    network, inputs = checkpoint.load_network(folder, stem, config), random_inputs(config)
+    return {name: np.asarray(value) for name, value in JAX[kind_of(config)](network, inputs)}
+
+
+def _jax_unet(network: Any, inputs: Arrays) -> Named:
+    caches = network.project(inputs["context"])
+    out = network(inputs["latents"], inputs["timesteps"], caches)
+    yield from ((f"hidden{i}", hidden) for i, hidden in enumerate(out.features.hidden))
+    if out.sample is not None:
+        yield "sample", out.sample
+
+
+def _jax_controlnet(network: Any, inputs: Arrays) -> Named:
+    caches, hint = network.project(inputs["context"]), network.embed(inputs["hint"])
+    out = network(inputs["latents"], inputs["timesteps"], hint, caches)
+    yield from ((f"down{i}", down) for i, down in enumerate(out.down))
+    yield "mid", out.mid
+    if network.cfg.adapter:
+        yield "adapter", network.adapt(inputs["tokens"])
+
+
+def _jax_vae(network: Any, inputs: Arrays) -> Named:
+    posterior = network.encode(inputs["pixels"])
+    yield "mean", posterior.mean
+    yield "std", posterior.std
+    yield "picture", network.decode(inputs["latents"])
+
+
+def _jax_vgg19(network: Any, inputs: Arrays) -> Named:
+    yield from zip(network.cfg.layers, network(inputs["pixels"]), strict=True)
+
+
+JAX: dict[str, Callable[[Any, Arrays], Named]] = {
+    "unet": _jax_unet,
+    "controlnet": _jax_controlnet,
+    "vae": _jax_vae,
+    "clip_vision": lambda network, inputs: iter([("embedding", network(inputs["pixels"]))]),
+    "clip_text": lambda network, inputs: iter([("hidden", network(inputs["ids"]))]),
+    "dinov2": lambda network, inputs: iter(network(inputs["pixels"])._asdict().items()),
+    "vgg19": _jax_vgg19,
+}
+"""Kind -> its named outputs, channels last."""
+
+
+def _main(side: str, folder: Path, root: Path, scratch: Path) -> None:
+    """One side of the comparison: every network of the folder, one after another."""
+    model, manifest = open_folder(folder)
+    sources = manifest.sources if manifest else ()
+    for stem, config in model.networks.items():
+        if side == "jax":
+            outputs = _run_jax(folder, stem, config)
+        else:
+            from converters import verify_torch
+
+            source = next(s for s in sources if stem in s.networks)
+            outputs = verify_torch.run(root, source, folder / f"{stem}.safetensors", config)
+        np.savez(result_path(scratch, side, stem), allow_pickle=False, **outputs)
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1], *map(Path, sys.argv[2:]))
