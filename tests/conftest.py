@@ -1,0 +1,22 @@
+"""Fixtures that several folders of tests share."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import pytest
+from oracles.nano_model import write_nano_model
+
+
+@pytest.fixture(scope="session")
+def nano_model(tmp_path_factory) -> Path:
+    """A whole model folder of test size with lively random weights, page 128, recipe `paper`."""
+    return write_nano_model(tmp_path_factory.mktemp("model") / "nano")
+
+
+@pytest.fixture(scope="module")
+def compile_quickly() -> Iterator[None]:
+    """For programs that run for milliseconds: optimising them takes half of the time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
