@@ -3,11 +3,9 @@
 import math
 
 import pytest
-from flax import nnx
 
 from converters import maps
-from converters.weightmap import parameter_shapes
-from magiccolor_jax.encoders.dinov2 import DINOv2
+from magiccolor_jax.checkpoint import parameter_shapes
 from magiccolor_jax.encoders.dinov2_config import DINOv2Config, infer_config
 
 HUB_PARAMETERS = {
@@ -41,7 +39,7 @@ HF_BASE = {
 
 
 def hub_shapes(cfg):
-    shapes = parameter_shapes(lambda: DINOv2(cfg, rngs=nnx.Rngs(0)))
+    shapes = parameter_shapes(cfg)
     return {
         maps.DINOV2.key(path): maps.DINOV2.to_torch_shape(path, shape)
         for path, shape in shapes.items()
