@@ -1,4 +1,4 @@
-"""PyTorch <-> JAX: the only installed code that may import torch (DESIGN §3)."""
+"""PyTorch <-> JAX: the only installed code that may import torch."""
 
 from converters.command import ConvertArgs, main
 

@@ -249,7 +249,7 @@ def read_sizes(
     """The picture sizes that a model works at, from its networks' configs.
 
     DINOv2 sees one patch less per side than its position table was trained for: the release takes
-    504 px = 36 patches where the table has 37 (RELEASE §4), and so do we at every size.
+    504 px = 36 patches where the table has 37 (release.md §4), and so do we at every size.
 
     Args:
         unet: content of the UNet's config.json; its `sample_size` is the page's latent.

@@ -1,4 +1,4 @@
-"""Reads keys/release.txt: the literal names and shapes of the downloads' tensors (RELEASE §1)."""
+"""Reads keys/release.txt: literal names and shapes of the downloads' tensors (release.md §1)."""
 
 import re
 from collections.abc import Iterator, Mapping

@@ -23,7 +23,7 @@ CONTROLNET = WeightMap(renames=UNET.renames, conv1x1=UNET.conv1x1)
 """ControlNetModel with MagicColor's `dino_adapter`, or without."""
 
 SKETCH_GUIDER = dataclasses.replace(CONTROLNET, extra=(r"dino_adapter\.0\.(weight|bias)",))
-"""Its adapter exists and is unused (RELEASE §1)."""
+"""Its adapter exists and is unused (release.md §1)."""
 
 VAE = WeightMap(renames=(("to_out", "to_out.0"),))
 """AutoencoderKL with the attention names of diffusers >= 0.18."""

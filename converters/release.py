@@ -1,4 +1,4 @@
-"""The release's folder (RELEASE §1): which of its files feed which networks of ours."""
+"""The release's folder (release.md §1): which of its files feed which networks of ours."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field

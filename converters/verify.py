@@ -24,7 +24,7 @@ Arrays = dict[str, np.ndarray]
 Named = Iterator[tuple[str, Any]]
 
 LIMIT = 1e-4
-"""Largest difference, relative to the largest value, that rounding explains (DESIGN §5)."""
+"""Largest difference, relative to the largest value, that rounding explains."""
 
 LATENT = (8, 16)
 """Height and width of the latents: small, not square, divisible by three halvings."""

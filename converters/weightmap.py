@@ -1,6 +1,6 @@
 """The one rule by which a parameter of ours and a tensor of PyTorch's are the same thing.
 
-Attribute names are the checkpoint's names (STYLE §4b), so a network's map is a handful of renames.
+Attribute names are the checkpoint's names, so a network's map is a handful of renames.
 Walks are driven by the destination: every parameter of ours asks for its key, and what is missing,
 misshapen or left over is reported in one error.
 """

@@ -1,4 +1,4 @@
-"""Atomic writes: a crash at any point leaves the last good file or folder (DESIGN: Safe)."""
+"""Atomic writes: a crash at any point leaves the last good file or folder."""
 
 import contextlib
 import hashlib

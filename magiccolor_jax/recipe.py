@@ -1,4 +1,4 @@
-"""The choices in which the paper, common sense and the released code differ (DESIGN §2).
+"""The choices in which the paper, common sense and the released code differ.
 
 Two presets: `Recipe.paper()` is the default, `Recipe.release()` reproduces the published weights'
 behaviour exactly. Each field is read in exactly one file, named in its docstring.
@@ -33,13 +33,13 @@ class Recipe:
     """Training only: share of an instance's tokens replaced by its global embedding. Read in
     conditioning/assemble.py."""
     grid_order: Literal["xy", "yx"] = "xy"
-    """`yx` pastes the token grid transposed (RELEASE §4). Read in conditioning/instances.py."""
+    """`yx` pastes the token grid transposed (release.md §4). Read in conditioning/instances.py."""
     box_end: Literal["inclusive", "exclusive"] = "inclusive"
     """`exclusive` loses a box's last row and column. Read in conditioning/instances.py."""
     uncond_drops: tuple[UncondDrop, ...] = ("bank", "context", "instances")
     """What the unconditional half of guidance does not see. Read in conditioning/assemble.py."""
     color_matching: Literal["off", "fixed", "release"] = "off"
-    """Feature replacement in the denoiser (RELEASE §5). Read in conditioning/assemble.py."""
+    """Feature replacement in the denoiser (release.md §5). Read in conditioning/assemble.py."""
     canvas_fit: Literal["all", "release"] = "all"
     """`all`: the largest common crop side at which every crop fits; `release`: 256 px up to five
     references, else 150 px, and what finds no place is left out. Read in data/canvas.py."""
@@ -78,7 +78,7 @@ class Recipe:
 
     @classmethod
     def release(cls) -> "Recipe":
-        """The published inference code, slips included (RELEASE §2-5)."""
+        """The published inference code, slips included (release.md §2-5)."""
         return cls(
             masks_on="canvas",
             mask_threshold=0,

@@ -39,7 +39,7 @@ class Sizes(NamedTuple):
 
 
 class Case(NamedTuple):
-    """One page to colour, as read from disk: host memory, nothing resized (DESIGN §2)."""
+    """One page to colour, as read from disk: host memory, nothing resized."""
 
     name: str
     path: Path
@@ -112,12 +112,12 @@ class Residuals(NamedTuple):
 
 
 class ReferenceFeatures(NamedTuple):
-    """What the reference UNet hands over: by value, no hooks (RELEASE §2.1)."""
+    """What the reference UNet hands over: by value, no hooks (release.md §2.1)."""
 
     hidden: tuple[Float[Array, "B _ _"], ...]
     """norm1(hidden) [B S C] of each transformer block, in order of execution."""
     match: Float[Array, "B _ _ C"]
-    """Output of up-block 1, the source of colour matching (RELEASE §5)."""
+    """Output of up-block 1, the source of colour matching (release.md §5)."""
 
 
 class Draws(NamedTuple):
@@ -132,7 +132,7 @@ class Draws(NamedTuple):
 
 
 class NullContexts(NamedTuple):
-    """Cross-attention context of the unconditional half, constants of a model (RELEASE §2.3)."""
+    """Cross-attention context of the unconditional half, constants of a model (release.md §2.3)."""
 
     reference: Float[Array, "1 1 E"]
     """For the reference UNet."""

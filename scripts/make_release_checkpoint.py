@@ -1,5 +1,5 @@
-"""Writes a stand-in for the release's download: every file of RELEASE §1 but `Annotators`, with the
-literal names, keys, shapes and dtypes (converters/keys), and random weights.
+"""Writes a stand-in for the release's download: every file of release.md §1 but `Annotators`, with
+the literal names, keys, shapes and dtypes (converters/keys), and random weights.
 
     python scripts/make_release_checkpoint.py --size nano --out runs/release-nano
     python scripts/make_release_checkpoint.py --size full --out /data/release      # about 19 GB

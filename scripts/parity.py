@@ -29,7 +29,7 @@ from converters.containers import FileRecord, write_weights
 from converters.keylist import expected_tensors
 
 NETWORK, SAMPLE = 1e-4, 1e-3
-"""Largest relative difference that passes (DESIGN §5)."""
+"""Largest relative difference that passes."""
 
 SHARE = 0.99
 """Smallest share of equal nearest positions that passes, at every step."""

@@ -1,4 +1,4 @@
-"""The rules of the house (DESIGN §3): who imports whom, how long code is, what loads late."""
+"""The rules of the house: who imports whom, how long code is, what loads late."""
 
 import ast
 import subprocess
@@ -99,7 +99,7 @@ def test_imports_look_only_up_the_list(path):
     if unit == "__init__":
         assert all(not i.module.startswith("magiccolor_jax") for i in imports_of(path.read_text()))
         return
-    assert unit in ORDER, f"give {unit} a place in DESIGN's list and in ORDER"
+    assert unit in ORDER, f"give {unit} a place in the README's file list and in ORDER"
     assert not upward_imports(unit, path.read_text())
 
 

@@ -1,4 +1,4 @@
-"""From a batch to everything the denoiser is told, once for all steps (RELEASE §2).
+"""From a batch to everything the denoiser is told, once for all steps (release.md §2).
 
 This file reads the recipe's choices of what each half of guidance sees.
 """
@@ -178,7 +178,7 @@ def _reference(
 
 
 def _bank(hidden: Array, recipe: Recipe) -> Array:
-    """The bank as it is handed over: the release rounds it to float16 (RELEASE §2.2)."""
+    """The bank as it is handed over: the release rounds it to float16 (release.md §2.2)."""
     if recipe.bank_dtype == "float16":
         return hidden.astype(jnp.float16).astype(hidden.dtype)
     return hidden

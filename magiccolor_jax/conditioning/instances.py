@@ -1,9 +1,9 @@
-"""The guidance map of RELEASE §4, without the map.
+"""The guidance map of release.md §4, without the map.
 
 The map holds DINOv2 features [H W 1024], and the instance guider's first layer is a 3x3 convolution
 of it. Both pasting and convolution are linear, so the tokens go through the convolution's nine taps
 first (on their own small grid), and only the taps' outputs are pasted, shifted and added. That is
-exact, takes a 7th of the memory and about a hundredth of the arithmetic (DESIGN §4.4).
+exact, takes a 7th of the memory and about a hundredth of the arithmetic.
 """
 
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""The collage of reference crops that the reference UNet and CLIP see (RELEASE §3)."""
+"""The collage of reference crops that the reference UNet and CLIP see (release.md §3)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

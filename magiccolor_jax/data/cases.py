@@ -1,4 +1,4 @@
-"""Finding and reading case folders, in our layout (DESIGN §2) and the release's (RELEASE §3).
+"""Finding and reading case folders, in our layout and the release's (release.md §3).
 
     ours      sketch.*  [target.*]  references/ID.*  sketch_masks/ID.png  [reference_masks/ID.png]
     release   sketch.*  [target.*]  1.* ... n.*      masks/mask_1.png ... mask_n.png
@@ -32,7 +32,7 @@ MAX_REFERENCES = 16
 """Most instances on one page: the largest bucket that programs are compiled for."""
 
 MASK_MIDDLE = 127
-"""Masks overlap where both are above this (DESIGN §2)."""
+"""Masks overlap where both are above this."""
 
 OUR_FOLDERS = ("references", "sketch_masks")
 RELEASE_FOLDER = "masks"

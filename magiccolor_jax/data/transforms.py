@@ -1,7 +1,7 @@
 """Pictures and masks -> what the networks see, and the coloured page back to its own size.
 
 Nothing here knows of cases or batches. `aspect` keeps proportions and pads white; `squeeze512`
-repeats the release's pixel operations one by one (RELEASE §3).
+repeats the release's pixel operations one by one (release.md §3).
 """
 
 import functools

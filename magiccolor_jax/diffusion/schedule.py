@@ -64,7 +64,7 @@ _WITHOUT_EFFECT = frozenset(
     {
         "_class_name",
         "_diffusers_version",
-        "skip_prk_steps",  # PNDM's own rule; its file is opened as DDIM (RELEASE §2.6)
+        "skip_prk_steps",  # PNDM's own rule; its file is opened as DDIM (release.md §2.6)
         "clip_sample_range",
         "sample_max_value",
         "dynamic_thresholding_ratio",
@@ -116,7 +116,7 @@ class Schedule:
 
     @classmethod
     def sd15(cls) -> "Schedule":
-        """Stable Diffusion 1.5's schedule, opened as DDIM (RELEASE §2.6)."""
+        """Stable Diffusion 1.5's schedule, opened as DDIM (release.md §2.6)."""
         return cls(steps_offset=1, set_alpha_to_one=False)
 
     @classmethod

@@ -1,7 +1,7 @@
 """CLIP's two towers (arXiv:2103.00020), under the names of transformers' `modeling_clip.py`.
 
 The vision tower gives the denoiser's cross-attention token, the text tower its unconditional
-counterpart (RELEASE §2.3).
+counterpart (release.md §2.3).
 """
 
 from functools import partial

@@ -169,7 +169,7 @@ class CLIPTextConfig(CLIPTowerConfig):
 
     @property
     def empty_prompt(self) -> tuple[int, int]:
-        """The empty prompt without padding: what the unconditional branch reads (RELEASE §2.3)."""
+        """The empty prompt unpadded: what the unconditional branch reads (release.md §2.3)."""
         return self.bos_token_id, self.eos_token_id
 
     @classmethod

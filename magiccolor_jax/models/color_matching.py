@@ -1,4 +1,4 @@
-"""Colour matching: features of the denoiser replaced by the reference's nearest ones (RELEASE §5).
+"""Colour matching: the denoiser's features replaced by the reference's nearest (release.md §5).
 
 Two modes that change something. `release` is the published code, slips included: the guidance pair
 is averaged, and (y, x) is used as (x, y) on both sides. `fixed` is what the text describes: each

@@ -1,4 +1,4 @@
-"""The guiders: diffusers' ControlNetModel with MagicColor's `dino_adapter` (RELEASE §1, §4).
+"""The guiders: diffusers' ControlNetModel with MagicColor's `dino_adapter` (release.md §1, §4).
 
 The hint (sketch or guidance map) does not change over steps, so its embedding is a method of its
 own and the evaluation takes the embedded hint.
@@ -114,7 +114,7 @@ class ControlNet(nnx.Module):
         return [transformer for block in blocks for transformer in block.attentions]
 
     def adapt(self, tokens: Float[Array, "*n C"]) -> Float[Array, "*n C"]:
-        """DINOv2 tokens -> what is placed on the guidance map (RELEASE §4)."""
+        """DINOv2 tokens -> what is placed on the guidance map (release.md §4)."""
         return nnx.relu(self.dino_adapter[0](tokens))
 
     def embed(self, hint: Float[Array, "B H W F"]) -> Float[Array, "B h w C"]:

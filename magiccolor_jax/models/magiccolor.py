@@ -106,7 +106,7 @@ class MagicColor(nnx.Module):
     def reference_features(
         self, canvas: Float[Array, "B s s C"], context: Float[Array, "B S E"], mask: Array | None
     ) -> ReferenceFeatures:
-        """Features of the clean canvas latent at t = 0 (RELEASE §2.1).
+        """Features of the clean canvas latent at t = 0 (release.md §2.1).
 
         Args:
             mask: [B S] bool, False where a context token is padding.
@@ -140,7 +140,7 @@ class MagicColor(nnx.Module):
         timesteps: Int[Array, " B"],
         conditioning: Conditioning,
     ) -> Float[Array, "B h w C"]:
-        """Predicted noise (or velocity) of every row, f32 (RELEASE §2.4-5)."""
+        """Predicted noise (or velocity) of every row, f32 (release.md §2.4-5)."""
         residuals = self.residuals(latents, timesteps, conditioning)
         sample = self.denoiser(
             latents,

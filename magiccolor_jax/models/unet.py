@@ -29,7 +29,7 @@ from magiccolor_jax.nn.transformer import Transformer2D
 from magiccolor_jax.types import LATENT_FACTOR, BlockCache, ReferenceFeatures, Residuals
 
 MATCHED_UP_BLOCK = 1
-"""Colour matching reads and replaces the output of this up-block (RELEASE §5)."""
+"""Colour matching reads and replaces the output of this up-block (release.md §5)."""
 
 
 @dataclass(frozen=True, kw_only=True)

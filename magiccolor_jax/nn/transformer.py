@@ -66,7 +66,7 @@ class TransformerBlock(nnx.Module):
         return x + self.ff(self.norm3(x)), normed
 
     def _attend_to_self(self, normed: Array, reference: KeysValues | None) -> Array:
-        """Own tokens for all rows, plus the reference's for the last rows (RELEASE §2.2)."""
+        """Own tokens for all rows, plus the reference's for the last rows (release.md §2.2)."""
         query = self.attn1.split(self.attn1.to_q(normed))
         key, value = self.attn1.keys_values(normed)
         if reference is None:

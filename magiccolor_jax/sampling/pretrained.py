@@ -70,13 +70,13 @@ def with_precision(cfg: Any, precision: Precision) -> Any:
 
 
 def round_to_float16(module: nnx.Module) -> None:
-    """Rounds every parameter as the release's half-precision DINOv2 does (RELEASE §4)."""
+    """Rounds every parameter as the release's half-precision DINOv2 does (release.md §4)."""
     state = nnx.state(module, nnx.Param)
     nnx.update(module, jax.tree.map(lambda x: x.astype(jnp.float16).astype(x.dtype), state))
 
 
 def load_null_contexts(directory: Path, config: ModelConfig, recipe: Recipe) -> NullContexts:
-    """The unconditional half's context: the empty prompt's first token (RELEASE §2.3).
+    """The unconditional half's context: the empty prompt's first token (release.md §2.3).
 
     Under context `dinov2` it is the absence of tokens: zeros, which no text encoder is needed for.
 

@@ -1,4 +1,4 @@
-"""The jitted programs of sampling, and what is constant computed once (DESIGN §4.3).
+"""The jitted programs of sampling, and what is constant computed once.
 
 Four programs, each compiled once per shape and never for other steps, guidance scales, seeds or
 numbers of instances within a bucket: reference features, conditions, the denoising loop, decoding.

@@ -1,4 +1,4 @@
-"""The collage: placement against trying every pixel, pixels against RELEASE §3 step by step."""
+"""The collage: placement against trying every pixel, pixels against release.md §3 step by step."""
 
 import cv2
 import numpy as np
@@ -108,7 +108,7 @@ def test_lay_out_all_refuses_the_impossible():
 def release_oracle(
     references: list[np.ndarray], masks: list[np.ndarray]
 ) -> tuple[np.ndarray, list[tuple[int, ...] | None]]:
-    """RELEASE §3, one sentence after another, on a 128 px canvas with crops of 64 or 37 px."""
+    """release.md §3, one sentence after another, on a 128 px canvas with crops of 64 or 37 px."""
     side = 64 if len(references) <= 5 else 150 * 128 // 512
     collage, taken = np.zeros((128, 128, 3), np.uint8), np.zeros((128, 128), bool)
     rectangles: list[tuple[int, ...] | None] = []

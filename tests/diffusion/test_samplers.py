@@ -116,7 +116,7 @@ def test_timesteps_equal_diffusers(name, spacing, total):
 
 
 def test_sd15_leading_timesteps():
-    """RELEASE §2.6."""
+    """release.md §2.6."""
     assert make_table("ddim", Schedule.sd15(), 4).timesteps[:4].tolist() == [751, 501, 251, 1]
 
 

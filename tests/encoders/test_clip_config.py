@@ -56,7 +56,7 @@ CLIP_VIT_L14 = {
 
 @pytest.mark.parametrize("config", [SD15_TEXT_ENCODER, CLIP_VIT_L14])
 def test_text_tower_and_its_true_special_tokens(config):
-    """The files say bos 0, eos 2; the tokenizer says 49406, 49407 (RELEASE §2.3)."""
+    """The files say bos 0, eos 2; the tokenizer says 49406, 49407 (release.md §2.3)."""
     read = CLIPTextConfig.from_hf(config)
     assert read == CLIPTextConfig.vit_l14()
     assert read.empty_prompt == (49406, 49407)

@@ -22,7 +22,7 @@ def channels_last(tensor):
 
 @nnx.jit
 def evaluate(model, canvas, reference_context, context, sketch, guidance, latents, timesteps):
-    """RELEASE §2 for one case, rows [unconditional, conditional], everything by hand."""
+    """release.md §2 for one case, rows [unconditional, conditional], everything by hand."""
     features = model.reference_features(jnp.tile(canvas, (2, 1, 1, 1)), reference_context, None)
     bank = tuple(x[1:].astype(jnp.float16).astype(jnp.float32) for x in features.hidden)
     hints = (model.sketch_guider.embed(sketch), model.instance_guider.embed(guidance))

@@ -1,4 +1,4 @@
-"""Test-sized, perturbed PyTorch models of a whole release (RELEASE §1)."""
+"""Test-sized, perturbed PyTorch models of a whole release (release.md §1)."""
 
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel

@@ -1,4 +1,4 @@
-"""The release's path from pictures to network inputs (RELEASE §3), in NumPy, PIL, cv2 and torch."""
+"""The release's path from pictures to network inputs (release.md §3), in NumPy, PIL, cv2, torch."""
 
 import cv2
 import numpy as np

@@ -1,7 +1,7 @@
 """The guided sample of the PyTorch release, put together from diffusers and transformers parts.
 
-Written from RELEASE §2-5 and from nothing else: it is what the JAX package is compared with, so it
-shares no code with it. One case at a time; NCHW; float32. Rows of a guidance pair are
+Written from release.md §2-5 and from nothing else: it is what the JAX package is compared with, so
+it shares no code with it. One case at a time; NCHW; float32. Rows of a guidance pair are
 [unconditional, conditional]. `hoisted=False` computes in the release's order (the reference UNet,
 the hint embeddings and everything else at every step); `hoisted=True` does what never changes once.
 """
@@ -35,7 +35,7 @@ SD15_SCHEDULER = {
     "set_alpha_to_one": False,
     "steps_offset": 1,
 }
-"""SD1.5's scheduler_config.json, as far as DDIM reads it (RELEASE §2.6)."""
+"""SD1.5's scheduler_config.json, as far as DDIM reads it (release.md §2.6)."""
 
 LATENT_SCALE = 0.18215
 
@@ -59,7 +59,7 @@ class ReleaseModels(NamedTuple):
 
 
 class ReleaseInputs(NamedTuple):
-    """One case as pictures (RELEASE §3; `oracles.pixels` makes it from files)."""
+    """One case as pictures (release.md §3; `oracles.pixels` makes it from files)."""
 
     sketch: Tensor
     """[1 3 H W] in [-1, 1]."""
@@ -125,7 +125,7 @@ class ReleaseSample(NamedTuple):
 
 
 def with_dino_adapter(guider: ControlNetModel) -> ControlNetModel:
-    """Adds the release's extra submodule, key `dino_adapter.0.*` (RELEASE §1)."""
+    """Adds the release's extra submodule, key `dino_adapter.0.*` (release.md §1)."""
     width = guider.config.conditioning_channels
     guider.dino_adapter = nn.Sequential(nn.Linear(width, width), nn.ReLU())
     return guider
@@ -179,7 +179,7 @@ def sample(
 
 @torch.inference_mode()
 def encode(models: ReleaseModels, inputs: ReleaseInputs, canvas_noise: Tensor) -> Conditions:
-    """Runs the frozen networks (RELEASE §2.1, 2.3, 4)."""
+    """Runs the frozen networks (release.md §2.1, 2.3, 4)."""
     posterior = models.vae.encode(inputs.canvas).latent_dist
     embedding = models.clip_vision(inputs.clip_pixels).image_embeds[:, None]  # [1 1 C]
     _, patches = torch.func.functional_call(
@@ -196,7 +196,7 @@ def encode(models: ReleaseModels, inputs: ReleaseInputs, canvas_noise: Tensor) -
 
 
 def rounded_weights(module: nn.Module) -> dict[str, Tensor]:
-    """The module's weights rounded to float16 and kept in float32 (RELEASE §4)."""
+    """The module's weights rounded to float16 and kept in float32 (release.md §4)."""
     return {name: tensor.half().float() for name, tensor in module.state_dict().items()}
 
 
@@ -211,7 +211,7 @@ def empty_prompt(text_model: CLIPTextModel) -> Tensor:
 
 
 class GuidedDenoiser:
-    """One denoising evaluation of the guidance pair (RELEASE §2).
+    """One denoising evaluation of the guidance pair (release.md §2).
 
     A call is what a benchmark times; `hoisted` moves the constant part of it to the constructor.
     Hooks and processors are in place during a call only, so the models stay as they were.

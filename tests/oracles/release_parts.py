@@ -1,4 +1,4 @@
-"""The parts of the release's sample that diffusers does not have (RELEASE §2, 4, 5).
+"""The parts of the release's sample that diffusers does not have (release.md §2, 4, 5).
 
 Guidance map, bank of the reference UNet and the attention that reads it, colour matching. NCHW,
 float32, one case; rows of a guidance pair are [unconditional, conditional].
@@ -38,7 +38,7 @@ def guidance_map(
     box_end: str = "exclusive",
     roi: Tensor | None = None,
 ) -> Tensor:
-    """The tokens of each instance stretched over the box of its pixels: [1 C H W] (RELEASE §4).
+    """The tokens of each instance stretched over the box of its pixels: [1 C H W] (release.md §4).
 
     Args:
         tokens: [K g*g C], adapted.
@@ -148,7 +148,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
 
 
 class ColorMatcher:
-    """The replacement of features after up-block 1, mode `release` (RELEASE §5)."""
+    """The replacement of features after up-block 1, mode `release` (release.md §5)."""
 
     def __init__(self, source: Tensor, order: Tensor, nearest: Tensor | None):
         """Source [2 C h w], drawn positions [P], and their nearest targets if already known."""

@@ -1,7 +1,7 @@
 """Literal key names of the downloads, from the live names of the installed transformers.
 
 transformers >= 5.6 flattened CLIPTextModel and renamed Dinov2's attention and SwiGLU; the files
-that people have keep the old names (RELEASE §1).
+that people have keep the old names (release.md §1).
 """
 
 import re

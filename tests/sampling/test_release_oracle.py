@@ -1,4 +1,4 @@
-"""The PyTorch oracle agrees with itself and with RELEASE's formulas."""
+"""The PyTorch oracle agrees with itself and with docs/release.md's formulas."""
 
 import numpy as np
 import pytest
@@ -118,7 +118,7 @@ def test_the_bank_is_the_conditional_row(models, case):
 
 
 def test_matching_is_the_formula():
-    """RELEASE §5: out[:, x', y'] = source[:, x, y] for p = (y, x), q = (y', x')."""
+    """release.md §5: out[:, x', y'] = source[:, x, y] for p = (y, x), q = (y', x')."""
     generator = torch.Generator().manual_seed(5)
     source, target = torch.randn(2, 2, 6, 3, 3, generator=generator)
     order = torch.tensor([7, 2, 5, 1, 0])

@@ -1,4 +1,4 @@
-"""The whole guided sample against the PyTorch composition written from RELEASE §2-5."""
+"""The whole guided sample against the PyTorch composition written from release.md §2-5."""
 
 import dataclasses
 import functools
