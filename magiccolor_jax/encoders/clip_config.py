@@ -63,6 +63,8 @@ class CLIPTowerConfig:
     """Compute dtype; LayerNorm statistics and softmax stay in f32."""
     param_dtype: DTypeLike = jnp.float32
     """Dtype of the parameters."""
+    remat: bool = False
+    """Recompute each layer in the backward pass."""
 
     def __post_init__(self):
         names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from magiccolor_jax.encoders.dinov2_config import LAYER_NORM_EPS, DINOv2Config
 from magiccolor_jax.nn.attention import attend
+from magiccolor_jax.nn.remat import call
 
 
 class DINOv2Features(NamedTuple):
@@ -193,7 +194,7 @@ class DINOv2(nnx.Module):
         patches = (patches + positions.astype(patches.dtype)).reshape(batch, -1, channels)
         x = jnp.concatenate([first, patches], axis=1)
         for block in self.blocks:
-            x = block(x)
+            x = call(block, self.cfg.remat, x)
         return x
 
     def _positions(

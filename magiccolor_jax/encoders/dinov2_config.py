@@ -65,6 +65,8 @@ class DINOv2Config:
     """Compute dtype; LayerNorm statistics, softmax and position interpolation stay in f32."""
     param_dtype: DTypeLike = jnp.float32
     """Dtype of the parameters."""
+    remat: bool = False
+    """Recompute each block in the backward pass."""
 
     def __post_init__(self):
         names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "patch_size")

@@ -49,7 +49,7 @@ def read(
     for key, value in config.items():
         if key in defaults:
             values[key] = _side(value) if isinstance(defaults[key], int) else value
-            if not _same_kind(values[key], defaults[key]):
+            if not same_kind(values[key], defaults[key]):
                 kind = type(defaults[key]).__name__
                 report.append(f"  {key}: expected a value of type {kind}, got {value!r}")
         elif key in fixed:
@@ -91,7 +91,7 @@ def _side(value: Any) -> Any:
     return value
 
 
-def _same_kind(value: Any, default: Any) -> bool:
+def same_kind(value: Any, default: Any) -> bool:
     """Whether `value` may stand where `default` stands: an int passes for a float, no bool does."""
     if isinstance(default, float):
         return isinstance(value, int | float) and not isinstance(value, bool)

@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from magiccolor_jax.nn.attention import Projections, attend
+from magiccolor_jax.nn.remat import call
 from magiccolor_jax.nn.resnet import ResnetBlock, group_norm
 from magiccolor_jax.nn.spatial import Downsample, Upsample, conv3x3
 
@@ -44,6 +45,8 @@ class VAEConfig:
     """Compute dtype; norms, softmax and the outputs stay f32."""
     param_dtype: DTypeLike = jnp.float32
     """Storage dtype of the parameters."""
+    remat: bool = False
+    """Recompute each residual block and attention in the backward pass."""
 
     def __post_init__(self):
         for width in self.channels:
@@ -98,11 +101,14 @@ class MidBlock(nnx.Module):
 
     def __init__(self, cfg: VAEConfig, *, rngs: nnx.Rngs):
         width = cfg.channels[-1]
+        self.remat = cfg.remat
         self.resnets = nnx.List([_resnet(cfg, width, width, rngs) for _ in range(2)])
         self.attentions = nnx.List([Attention(cfg, rngs=rngs)])
 
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
-        return self.resnets[1](self.attentions[0](self.resnets[0](x)))
+        for block in (self.resnets[0], self.attentions[0], self.resnets[1]):
+            x = call(block, self.remat, x)
+        return x
 
 
 class Level(nnx.Module):
@@ -121,11 +127,11 @@ class Level(nnx.Module):
         else:
             change = [] if last else [Downsample(outputs, padding="end", rngs=rngs, **cfg.kinds)]
             self.downsamplers = nnx.List(change)
-        self.up = up
+        self.up, self.remat = up, cfg.remat
 
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h2 w2 D"]:
         for block in self.resnets:
-            x = block(x)
+            x = call(block, self.remat, x)
         for change in self.upsamplers if self.up else self.downsamplers:
             x = change(x)
         return x
@@ -237,13 +243,13 @@ class VAE(nnx.Module):
         return self.decoder(self.post_quant_conv(unscaled)).astype(jnp.float32)
 
     def _decode_tiled(self, unscaled: Array, tile: int) -> Array:
-        """Tiles every (1 - TILE_OVERLAP) `tile`; each blends into the one above and to the left."""
-        stride = int(tile * (1 - TILE_OVERLAP))
+        """Each tile blends into the one above and the one to the left."""
+        overlap = int(tile * TILE_OVERLAP)
+        stride = tile - overlap
         tops = range(0, unscaled.shape[1], stride)
         lefts = range(0, unscaled.shape[2], stride)
         pictures = self._decode_tiles(unscaled, tile, [(y, x) for y in tops for x in lefts])
-        blend = int(tile * self.cfg.reduction * TILE_OVERLAP)
-        kept = tile * self.cfg.reduction - blend
+        blend, kept = overlap * self.cfg.reduction, stride * self.cfg.reduction
         rows = []
         for y in tops:
             for x in lefts:

@@ -1,7 +1,8 @@
 """VGG-19 features (arXiv:1409.1556), under torchvision's names (`models/vgg.py`, layout E)."""
 
 from dataclasses import dataclass
-from itertools import accumulate
+from functools import partial
+from itertools import accumulate, groupby
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,6 +10,8 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
+
+from magiccolor_jax.nn.remat import call
 
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
@@ -39,6 +42,8 @@ class VGG19Config:
     """Compute dtype; the input is normalised in f32."""
     param_dtype: DTypeLike = jnp.float32
     """Dtype of the parameters."""
+    remat: bool = False
+    """Recompute each block in the backward pass."""
 
     def __post_init__(self):
         if not self.layers or list(self.layers) != [n for n in LAYERS if n in self.layers]:
@@ -99,11 +104,19 @@ class VGG19(nnx.Module):
                 f"got {pixels.shape[1]} x {pixels.shape[2]}"
             )
         x = (pixels.astype(jnp.float32) - IMAGENET_MEAN) / IMAGENET_STD
+        names = list(LAYERS)[: list(LAYERS).index(last) + 1]
         found = {}
-        for name, (block, index) in LAYERS.items():
-            if block > 1 and index in BLOCK_STARTS:
+        for block, group in groupby(names, key=lambda name: LAYERS[name][0]):
+            if block > 1:
                 x = nnx.max_pool(x, (2, 2), strides=(2, 2), padding="VALID")
-            x = found[name] = nnx.relu(self.features[str(index)](x))
-            if name == last:
-                break
+            made = call(partial(self._block, tuple(group)), self.cfg.remat, x)
+            found |= made
+            x = made[max(made)]
         return tuple(found[name] for name in self.cfg.layers)
+
+    def _block(self, names: tuple[str, ...], x: Array) -> dict[str, Array]:
+        """The named activations of one block, each made from the one before."""
+        made = {}
+        for name in names:
+            x = made[name] = nnx.relu(self.features[str(LAYERS[name][1])](x))
+        return made

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from magiccolor_jax.nn.remat import call
 from magiccolor_jax.nn.resnet import ResnetBlock
 from magiccolor_jax.nn.spatial import Downsample, Upsample
 from magiccolor_jax.nn.transformer import Transformer2D
@@ -77,14 +77,6 @@ class BlocksConfig:
     def kinds(self) -> dict[str, Any]:
         """dtype arguments of every layer."""
         return {"dtype": self.dtype, "param_dtype": self.param_dtype}
-
-
-def call(module: nnx.Module, remat: bool, *args):
-    """Calls a module, under jax.checkpoint when `remat`."""
-    if not remat:
-        return module(*args)
-    graph, state = nnx.split(module)
-    return jax.checkpoint(lambda state, *args: nnx.merge(graph, state)(*args))(state, *args)
 
 
 def resnet(cfg: BlocksConfig, inputs: int, outputs: int, rngs: nnx.Rngs) -> ResnetBlock:

@@ -26,7 +26,7 @@ from magiccolor_jax.types import Residuals  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
-TOLERANCE = 1e-5
+TOLERANCE = 4e-6
 """Asked for is 1e-4; the measured errors are about 1e-6."""
 
 CFG = UNetConfig.nano()
