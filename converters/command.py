@@ -1,5 +1,6 @@
 """The command line of `python -m converters` and `magiccolor convert`; jax loads when it runs."""
 
+import errno
 import signal
 import sys
 from dataclasses import dataclass
@@ -55,6 +56,11 @@ def main(args: ConvertArgs | None = None) -> int:
     try:
         convert(args)
     except (ValueError, OSError, ImportError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            error = (
+                f"{args.output}: the disk is full, and nothing was left behind: make room, or "
+                "choose an output on another disk"
+            )
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

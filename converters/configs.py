@@ -1,4 +1,4 @@
-"""config.json of diffusers and transformers <-> our configs.
+"""config.json of diffusers and transformers -> our configs (write_configs.py is the way back).
 
 Reading is strict: a field that we do not know, or know at another value only, is an error
 (facts: diffusers `unet_2d_condition.py`, `controlnet.py`, `autoencoder_kl.py`). transformers' files
@@ -6,16 +6,21 @@ are read by the encoders' own `from_hf`.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from magiccolor_jax.encoders.clip_config import CLIPTextConfig, CLIPVisionConfig
-from magiccolor_jax.encoders.dinov2_config import LAYER_NORM_EPS, DINOv2Config
+from magiccolor_jax.encoders.dinov2_config import DINOv2Config
 from magiccolor_jax.encoders.vae import VAEConfig
 from magiccolor_jax.models.controlnet import ControlNetConfig
 from magiccolor_jax.models.unet import UNetConfig
 from magiccolor_jax.types import LATENT_FACTOR, Sizes
 
 Config = Mapping[str, Any]
+Made = TypeVar("Made")
+
+DEFAULT_SAMPLE_SIZE = 64
+"""Side of the latent where a UNet's file gives none: Stable Diffusion 1.5's."""
 
 WITH_ATTENTION = ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D")
 WITHOUT = ("DownBlock2D", "UpBlock2D")
@@ -157,7 +162,8 @@ def vae_from_hf(config: Config, where: str) -> VAEConfig:
     Raises:
         ValueError: one report of all that we cannot honour.
     """
-    levels = len(config.get("block_out_channels", VAE_DEFAULTS["block_out_channels"]))
+    channels = config.get("block_out_channels", VAE_DEFAULTS["block_out_channels"])
+    levels = len(channels) if isinstance(channels, list | tuple) else 0
     fixed = VAE_FIXED | {
         "down_block_types": ["DownEncoderBlock2D"] * levels,
         "up_block_types": ["UpDecoderBlock2D"] * levels,
@@ -172,6 +178,27 @@ def vae_from_hf(config: Config, where: str) -> VAEConfig:
         groups=values["norm_num_groups"],
         scaling_factor=values["scaling_factor"],
     )
+
+
+def from_hf(kind: str, config: Config, where: Path, **role: Any) -> Any:
+    """Reads the config.json of a network of this kind (`FROM_HF`).
+
+    Args:
+        role: arguments of the kind's reader, such as `head`.
+
+    Raises:
+        ValueError: one report of all that we cannot honour; it names the file.
+    """
+    return named(where, lambda: FROM_HF[kind](config, str(where), **role))
+
+
+def named(where: Path, make: Callable[[], Made]) -> Made:
+    """`make()`, whose ValueErrors get to name the file that they are about."""
+    try:
+        return make()
+    except ValueError as error:
+        text = str(error)
+        raise ValueError(text if text.startswith(str(where)) else f"{where}: {text}") from None
 
 
 FROM_HF: dict[str, Callable[..., Any]] = {
@@ -204,21 +231,26 @@ def _read(
             report.append(f"  {key}: unknown field with value {value!r}")
     values = {key: config.get(key, default) for key, default in defaults.items()}
     for key, default in defaults.items():
-        if default is not None and not _same_kind(values[key], default):
-            kind = type(default).__name__
-            report.append(f"  {key}: expected a value of type {kind}, got {values[key]!r}")
+        if not _fits(values[key], default):
+            report.append(f"  {key}: expected something like {default!r}, got {values[key]!r}")
     if report:
         raise ValueError(f"{where}: describes a network that we do not have:\n" + "\n".join(report))
     return values
 
 
-def _same_kind(value: Any, default: Any) -> bool:
-    """Whether `value` may stand where `default` stands; a list's items are compared too."""
+def _fits(value: Any, default: Any) -> bool:
+    """Whether `value` may stand where `default` stands: of its kind, and numbers are positive."""
+    if default is None:
+        return value is None or _fits(value, 1)
     if isinstance(default, list):
-        return isinstance(value, list | tuple) and all(_same_kind(v, default[0]) for v in value)
+        return (
+            isinstance(value, list | tuple)
+            and len(value) > 0
+            and all(_fits(item, default[0]) for item in value)
+        )
     if isinstance(default, float):
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return type(value) is type(default)
+        return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    return type(value) is type(default) and (not isinstance(value, int) or value > 0)
 
 
 def _blocks_fields(values: dict[str, Any], where: str) -> dict[str, Any]:
@@ -243,8 +275,24 @@ def _blocks_fields(values: dict[str, Any], where: str) -> dict[str, Any]:
     }
 
 
+def read_page(unet: Config) -> int:
+    """Side in pixels of the page that a UNet was made for.
+
+    Args:
+        unet: content of its config.json; `sample_size`, in latents, may be given per axis.
+
+    Raises:
+        ValueError: it is no size.
+    """
+    size = unet.get("sample_size") or DEFAULT_SAMPLE_SIZE
+    side = size[0] if isinstance(size, list) and size and size == size[:1] * 2 else size
+    if type(side) is not int or side < 1:
+        raise ValueError(f"sample_size: expected the side of a square in latents, got {size!r}")
+    return side * LATENT_FACTOR
+
+
 def read_sizes(
-    unet: Config, clip: CLIPVisionConfig | None = None, dinov2: DINOv2Config | None = None
+    page: int, clip: CLIPVisionConfig | None = None, dinov2: DINOv2Config | None = None
 ) -> Sizes:
     """The picture sizes that a model works at, from its networks' configs.
 
@@ -252,120 +300,10 @@ def read_sizes(
     504 px = 36 patches where the table has 37 (release.md §4), and so do we at every size.
 
     Args:
-        unet: content of the UNet's config.json; its `sample_size` is the page's latent.
+        page: from `read_page`.
     """
-    page = (unet.get("sample_size") or 64) * LATENT_FACTOR
     sizes = Sizes(page=page, canvas=page)
     if dinov2 is not None:
         patch = dinov2.patch_size
         sizes = sizes._replace(reference=(dinov2.grid - 1) * patch, patch=patch)
     return sizes if clip is None else sizes._replace(clip=clip.image_size)
-
-
-def to_hf(config: Any, *, page: int) -> dict[str, Any]:
-    """The config.json from which diffusers or transformers build the same network.
-
-    Args:
-        page: `Sizes.page`; the UNet's file carries it as `sample_size`.
-
-    Raises:
-        ValueError: no such library has this network (VGG-19 is torchvision's).
-    """
-    writers: dict[type, Callable[[Any], dict[str, Any]]] = {
-        UNetConfig: _unet_to_hf,
-        ControlNetConfig: _controlnet_to_hf,
-        VAEConfig: _vae_to_hf,
-        CLIPVisionConfig: _clip_vision_to_hf,
-        CLIPTextConfig: _clip_text_to_hf,
-        DINOv2Config: _dinov2_to_hf,
-    }
-    if type(config) not in writers:
-        raise ValueError(f"no config.json describes a {type(config).__name__}")
-    written = writers[type(config)](config)
-    if isinstance(config, UNetConfig):
-        written["sample_size"] = page // LATENT_FACTOR
-    return written
-
-
-def _blocks_to_hf(config: UNetConfig | ControlNetConfig) -> dict[str, Any]:
-    return {
-        "in_channels": config.in_channels,
-        "block_out_channels": list(config.channels),
-        "down_block_types": [(WITH_ATTENTION if a else WITHOUT)[0] for a in config.attention],
-        "layers_per_block": config.layers,
-        "attention_head_dim": config.heads,
-        "cross_attention_dim": config.context,
-        "norm_num_groups": config.groups,
-    }
-
-
-def _unet_to_hf(config: UNetConfig) -> dict[str, Any]:
-    return {
-        "_class_name": "UNet2DConditionModel",
-        **_blocks_to_hf(config),
-        "out_channels": config.out_channels,
-        "up_block_types": [
-            (WITH_ATTENTION if a else WITHOUT)[1] for a in reversed(config.attention)
-        ],
-    }
-
-
-def _controlnet_to_hf(config: ControlNetConfig) -> dict[str, Any]:
-    return {
-        "_class_name": "ControlNetModel",
-        **_blocks_to_hf(config),
-        "conditioning_channels": config.conditioning_channels,
-        "conditioning_embedding_out_channels": list(config.embedding_channels),
-    }
-
-
-def _vae_to_hf(config: VAEConfig) -> dict[str, Any]:
-    levels = len(config.channels)
-    return {
-        "_class_name": "AutoencoderKL",
-        "in_channels": config.picture_channels,
-        "out_channels": config.picture_channels,
-        "block_out_channels": list(config.channels),
-        "down_block_types": ["DownEncoderBlock2D"] * levels,
-        "up_block_types": ["UpDecoderBlock2D"] * levels,
-        "layers_per_block": config.layers,
-        "latent_channels": config.latent_channels,
-        "norm_num_groups": config.groups,
-        "scaling_factor": config.scaling_factor,
-    }
-
-
-def _fields(config: Any, names: str) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in names.split()}
-
-
-TOWER = "hidden_size intermediate_size num_hidden_layers num_attention_heads hidden_act"
-
-
-def _clip_vision_to_hf(config: CLIPVisionConfig) -> dict[str, Any]:
-    return {
-        "architectures": ["CLIPVisionModelWithProjection"],
-        "model_type": "clip_vision_model",
-        **_fields(config, f"{TOWER} layer_norm_eps image_size patch_size projection_dim"),
-    }
-
-
-def _clip_text_to_hf(config: CLIPTextConfig) -> dict[str, Any]:
-    return {
-        "architectures": ["CLIPTextModel"],
-        "model_type": "clip_text_model",
-        **_fields(config, f"{TOWER} layer_norm_eps vocab_size max_position_embeddings"),
-        **_fields(config, "bos_token_id eos_token_id"),
-    }
-
-
-def _dinov2_to_hf(config: DINOv2Config) -> dict[str, Any]:
-    registers = config.num_register_tokens
-    written = {
-        "architectures": ["Dinov2WithRegistersModel" if registers else "Dinov2Model"],
-        "model_type": "dinov2_with_registers" if registers else "dinov2",
-        "layer_norm_eps": LAYER_NORM_EPS,
-        **_fields(config, "hidden_size num_hidden_layers num_attention_heads mlp_ratio"),
-        **_fields(config, "image_size patch_size use_swiglu_ffn"),
-    }
-    return written | ({"num_register_tokens": registers} if registers else {})

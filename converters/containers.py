@@ -1,5 +1,6 @@
 """Files of PyTorch tensors behind one interface: safetensors, and torch.save's two formats."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,12 +22,11 @@ NESTINGS = ("state_dict", "model")
 
 ZIP_MAGIC, PICKLE_MAGIC = b"PK\x03\x04", b"\x80"
 LFS_MAGIC = b"version https://git-lfs"
-LDM_PREFIXES = (
-    "model.diffusion_model.",
-    "first_stage_model.",
-    "cond_stage_model.",
-    "control_model.",
+LDM_KEY = re.compile(
+    r"(model\.diffusion_model|first_stage_model|cond_stage_model|control_model)\.|"
+    r"((input|output)_blocks|middle_block)\.|(encoder|decoder)\.(down|mid|up)\."
 )
+"""How the keys of Latent Diffusion's checkpoints begin, whole ones and single networks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +140,7 @@ def open_weights(path: Path) -> WeightFile:
         start = file.read(len(LFS_MAGIC))
     if start == LFS_MAGIC:
         raise ValueError(f"{path}: a git-lfs pointer, not the file: fetch it with `git lfs pull`")
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" or start[8:9] == b"{":
         weights: WeightFile = SafetensorsWeights(path)
     elif start[:4] == ZIP_MAGIC:
         weights = TorchWeights(path, "torch")
@@ -151,7 +151,7 @@ def open_weights(path: Path) -> WeightFile:
             f"{path}: expected a file of torch.save, got one that starts with {start[:8]!r}: "
             "download it again"
         )
-    if ldm := [key for key in weights.specs if key.startswith(LDM_PREFIXES)]:
+    if ldm := [key for key in weights.specs if LDM_KEY.match(key)]:
         raise ValueError(
             f"{path}: has the key names of Latent Diffusion ({ldm[0]}, ...), expected diffusers' "
             "(down_blocks.0...): load it with diffusers' `from_single_file`, `save_pretrained` it, "
@@ -195,10 +195,14 @@ def _only_tensors(path: Path, content: Any) -> dict[str, Any]:
     """
     if not isinstance(content, Mapping) or not content:
         raise ValueError(f"{path}: expected a state dict, got {type(content).__name__}")
-    strange = [key for key, value in content.items() if not hasattr(value, "untyped_storage")]
+    strange = [
+        key
+        for key, value in content.items()
+        if not (isinstance(key, str) and hasattr(value, "untyped_storage"))
+    ]
     if strange:
         raise ValueError(
             f"{path}: expected a state dict of tensors, or one under {' or '.join(NESTINGS)}; "
-            f"these entries are no tensors: {strange[:8]}"
+            f"these entries are no named tensors: {strange[:8]}"
         )
     return dict(content)

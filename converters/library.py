@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from converters import configs, maps
+from converters import maps
 from converters.containers import FileRecord
 from converters.manifest import VERBATIM, SourceRecord
 from converters.to_torch import (
@@ -20,6 +20,7 @@ from converters.to_torch import (
     open_folder,
 )
 from converters.weightmap import KeyStyle
+from converters.write_configs import to_hf
 from magiccolor_jax.models.unet import UNetConfig
 from magiccolor_jax.tensorfile import TensorSpec
 
@@ -65,7 +66,7 @@ def plan_library(folder: Path) -> Export:
         if kind == "vgg19":
             notes.append(f"{stem}: torchvision's names; no library loads it by `from_pretrained`")
         else:
-            content = configs.to_hf(config, page=model.sizes.page)
+            content = to_hf(config, page=model.sizes.page)
             texts[f"{stem}/config.json"] = json.dumps(content, indent=2) + "\n"
     verbatim = [Path(name) for name in (manifest.verbatim if manifest else ())]
     copies = {

@@ -1,7 +1,8 @@
 """What a conversion to JAX will do: which files feed which networks, all checked beforehand."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -18,14 +19,19 @@ from magiccolor_jax.tensorfile import TensorSpec
 
 FOLDER_STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 FOLDER_NAMES = tuple(
-    f"{stem}{variant}{suffix}"
-    for variant in ("", ".fp16")
-    for suffix in (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json")
+    f"{stem}{ending}"
+    for whole, index in (("", ".index.json"), (".fp16", ".index.fp16.json"))
+    for suffix in (".safetensors", ".bin")
+    for ending in (f"{whole}{suffix}", f"{suffix}{index}", f"{whole}{suffix}.index.json")
     for stem in FOLDER_STEMS
 )
 """Files of weights in a diffusers or transformers folder; the first that exists is taken."""
 
-INDEX = ".index.json"
+INDEX = re.compile(r"\.index(\.fp16)?\.json$")
+"""End of the name of a list of shards."""
+
+ENTRY_BYTES, FILE_BYTES = 300, 1 << 16
+"""What a tensor takes in headers and manifest, and a file in configs and blocks of the disk."""
 
 
 @cache
@@ -143,7 +149,14 @@ class Plan:
         tensors = sum(
             spec.nbytes for s in self.sources for f in s.files for spec in f.specs.values()
         )
-        return tensors + sum((self.root / name).stat().st_size for name in self.verbatim)
+        small = sum((self.root / name).stat().st_size for name in self.verbatim)
+        files = [file for source in self.sources for file in source.files]
+        return tensors + small + overhead([file.specs for file in files]) + FILE_BYTES
+
+
+def overhead(files: Sequence[Mapping[str, TensorSpec]]) -> int:
+    """Bytes beside the tensors' own, about."""
+    return sum(FILE_BYTES + ENTRY_BYTES * len(tensors) for tensors in files)
 
 
 def find_weights(root: Path, where: str) -> str | None:
@@ -155,7 +168,7 @@ def find_weights(root: Path, where: str) -> str | None:
     if (root / where).is_dir():
         names = [f"{where}/{name}" for name in FOLDER_NAMES]
     else:
-        names = [f"{where}{suffix}{index}" for suffix in SUFFIXES for index in ("", INDEX)]
+        names = [f"{where}{suffix}{index}" for suffix in SUFFIXES for index in ("", ".index.json")]
     return next((str(Path(name)) for name in names if (root / name).is_file()), None)
 
 
@@ -166,12 +179,15 @@ def open_source(root: Path, path: str) -> tuple[WeightFile, ...]:
         FileNotFoundError: shards are missing; all are named.
         ValueError: an index and its shards do not agree, or what `open_weights` raises.
     """
-    if not path.endswith(INDEX):
+    if not INDEX.search(path):
         return (open_weights(root / path),)
     index = read_json(root / path)
     placed = index.get("weight_map")
-    if not isinstance(placed, dict):
-        raise ValueError(f"{root / path}: expected an index with a `weight_map`")
+    if not isinstance(placed, dict) or not all(map(_is_file_name, placed.values())):
+        raise ValueError(
+            f"{root / path}: expected an index whose `weight_map` gives the name of a file beside "
+            "it for every tensor: download it again"
+        )
     shards = {name: (root / path).with_name(name) for name in sorted(set(placed.values()))}
     if missing := [str(shard) for shard in shards.values() if not shard.is_file()]:
         raise FileNotFoundError(f"{root / path}: these shards are missing: {', '.join(missing)}")
@@ -184,6 +200,10 @@ def open_source(root: Path, path: str) -> tuple[WeightFile, ...]:
             f"{wrong[:4]}: download the folder again"
         )
     return tuple(files.values())
+
+
+def _is_file_name(name: Any) -> bool:
+    return isinstance(name, str) and name not in ("", "..") and Path(name).name == name
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """The release's folder (release.md §1): which of its files feed which networks of ours."""
 
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from converters import configs, maps
 from converters.plan import Network, Plan, Source, find_weights, open_source, read_json
@@ -14,6 +14,8 @@ from magiccolor_jax.diffusion.schedule import Schedule
 from magiccolor_jax.encoders.dinov2_config import DINOv2Config, infer_config
 from magiccolor_jax.encoders.vgg import VGG19Config
 from magiccolor_jax.recipe import Recipe
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,28 +97,52 @@ def plan_release(root: Path) -> Plan:
     """Reads every config and header, and checks every key and shape.
 
     Raises:
-        FileNotFoundError: one report of all that is missing.
+        FileNotFoundError: something is missing; one report of that and of all that does not fit.
         ValueError: one report of all that does not fit.
     """
     found = {entry.where: find_weights(root, entry.where) for entry in ENTRIES}
-    _check_complete(root, found)
-    opened = [partial(_open, root, e, path) for e in ENTRIES if (path := found[e.where])]
-    opened += [partial(_open_vgg19, root, p.name) for p in sorted(root.glob(VGG19_PATTERN))[:1]]
-    sources, problems = [], []
-    for open_one in opened:
+    missing = _missing(root, found)
+    report = list(missing)
+
+    def attempt(make: Callable[..., Made], *arguments: Any) -> Made | None:
         try:
-            source = open_one()
-            source.check()
-            sources.append(source)
-        except ValueError as error:
-            problems.append(str(error))
-    if problems:
-        raise ValueError("\n".join(problems))
-    return _finish(root, sources, found)
+            return make(root, *arguments)
+        except (ValueError, OSError) as error:
+            report.append(str(error))
+            return None
+
+    sources = [
+        attempt(_open, entry, path)
+        for entry in ENTRIES
+        if (path := found[entry.where]) and _has_config(root, entry)
+    ]
+    sources += [attempt(_open_vgg19, p.name) for p in sorted(root.glob(VGG19_PATTERN))[:1]]
+    # What lacks its file is in the report already.
+    schedule = attempt(_schedule) if (root / SCHEDULER_CONFIG).is_file() else None
+    page = attempt(_page) if (root / UNET_CONFIG).is_file() else None
+    if report:
+        text = "\n".join(dict.fromkeys(report))
+        raise FileNotFoundError(text) if missing else ValueError(text)
+    assert schedule is not None and page is not None, "or the report says why not"
+    return _finish(root, [s for s in sources if s is not None], found, page, schedule)
 
 
-def _check_complete(root: Path, found: dict[str, str | None]) -> None:
-    """Raises FileNotFoundError with everything that the release needs and the folder lacks."""
+def _has_config(root: Path, entry: Entry) -> bool:
+    return entry.where == DINOV2 or (root / entry.config).is_file()
+
+
+def _schedule(root: Path) -> Schedule:
+    path = root / SCHEDULER_CONFIG
+    return configs.named(path, lambda: Schedule.from_hf(read_json(path)))
+
+
+def _page(root: Path) -> int:
+    path = root / UNET_CONFIG
+    return configs.named(path, lambda: configs.read_page(read_json(path)))
+
+
+def _missing(root: Path, found: dict[str, str | None]) -> list[str]:
+    """Says, in one entry, everything that the release needs and the folder lacks."""
     missing = [
         f"{entry.where}{'/' if (root / entry.where).is_dir() else ''}: no file of weights"
         for entry in ENTRIES
@@ -128,12 +154,13 @@ def _check_complete(root: Path, found: dict[str, str | None]) -> None:
         for name in dict.fromkeys([*wanted, SCHEDULER_CONFIG])
         if not (root / name).is_file()
     ]
-    if missing:
-        raise FileNotFoundError(
-            f"{root}: not a complete download of the release:\n  "
-            + "\n  ".join(missing)
-            + "\nThe README lists what to download, and where each file belongs."
-        )
+    if not missing:
+        return []
+    return [
+        f"{root}: not a complete download of the release:\n  "
+        + "\n  ".join(missing)
+        + "\ndocs/release.md lists what to download, and where each file belongs."
+    ]
 
 
 def _open(root: Path, entry: Entry, path: str) -> Source:
@@ -156,15 +183,19 @@ def _open(root: Path, entry: Entry, path: str) -> Source:
         )
         for role in roles
     ]
-    return Source(path=path, files=files, networks=tuple(networks))
+    source = Source(path=path, files=files, networks=tuple(networks))
+    source.check()
+    return source
 
 
 def _config(root: Path, entry: Entry, role: Role, keys: dict[str, tuple[int, ...]]) -> Any:
     """The network's sizes; DINOv2's official ones are known by their shapes."""
     path = root / entry.config
-    if role.kind == "dinov2" and not path.is_file():
-        return infer_dinov2(keys, path)
-    return configs.FROM_HF[role.kind](read_json(path), str(path), **role.overrides)
+    if role.kind == "dinov2":
+        path = path if path.is_file() else root / entry.where / "config.json"
+        if not path.is_file():
+            return infer_dinov2(keys, root / entry.config)
+    return configs.from_hf(role.kind, read_json(path), path, **role.overrides)
 
 
 def infer_dinov2(keys: dict[str, tuple[int, ...]], expected: Path) -> DINOv2Config:
@@ -196,17 +227,24 @@ def _open_vgg19(root: Path, name: str) -> Source:
     shapes = {key: spec.shape for file in files for key, spec in file.specs.items()}
     config = infer_vgg19(shapes, str(root / name))
     network = Network(stem="vgg19", kind="vgg19", config=config, weight_map=maps.VGG19)
-    return Source(path=name, files=files, networks=(network,))
+    source = Source(path=name, files=files, networks=(network,))
+    source.check()
+    return source
 
 
-def _finish(root: Path, sources: list[Source], found: dict[str, str | None]) -> Plan:
+def _finish(
+    root: Path,
+    sources: list[Source],
+    found: dict[str, str | None],
+    page: int,
+    schedule: Schedule,
+) -> Plan:
     networks = {network.stem: network for source in sources for network in source.networks}
-    unet = read_json(root / UNET_CONFIG)
     model = ModelConfig(
         networks={stem: network.config for stem, network in networks.items()},
         recipe=Recipe.release(),
-        sizes=configs.read_sizes(unet, networks["clip_vision"].config, networks["dinov2"].config),
-        schedule=Schedule.from_hf(read_json(root / SCHEDULER_CONFIG)),
+        sizes=configs.read_sizes(page, networks["clip_vision"].config, networks["dinov2"].config),
+        schedule=schedule,
     )
     used = {str(f.path.relative_to(root)) for source in sources for f in source.files}
     verbatim, left_out = _sort_files(root, used)
@@ -234,11 +272,25 @@ def _sort_files(root: Path, used: Iterable[str]) -> tuple[list[str], list[str]]:
     """(small files that travel as they are, everything else that is not converted)."""
     parts = {Path(entry.where).parts[0] for entry in ENTRIES}
     verbatim, left_out = [], []
-    for path in sorted(p for p in root.rglob("*") if p.is_file()):
+    for path in _files_below(root):
         name = path.relative_to(root)
-        if str(name) in used or any(part.startswith(".") for part in name.parts):
+        if str(name) in used:
             continue
         ours = len(name.parts) == 1 or name.parts[0] in parts
         small = path.suffix in TEXT_SUFFIXES and path.stat().st_size <= TEXT_LIMIT
         (verbatim if ours and small else left_out).append(str(name))
     return verbatim, left_out
+
+
+def _files_below(root: Path) -> list[Path]:
+    """All files, those behind linked folders too, but none in a hidden folder (.git, .cache)."""
+    files, seen = [], set()
+    for folder, below, names in os.walk(root, followlinks=True):
+        seen.add(os.path.realpath(folder))
+        below[:] = [
+            name
+            for name in below
+            if not name.startswith(".") and os.path.realpath(Path(folder, name)) not in seen
+        ]
+        files += [path for name in names if (path := Path(folder, name)).is_file()]
+    return sorted(files)

@@ -1,5 +1,6 @@
 """Does what the command line says: plan, tell, check the disk, convert, verify."""
 
+import os
 from pathlib import Path
 
 from converters import library, release, single, to_jax, to_torch
@@ -21,10 +22,11 @@ def convert(args: ConvertArgs) -> None:
     """
     if not args.source.exists():
         raise FileNotFoundError(f"{args.source}: no such file or folder")
-    if args.output.exists():
-        raise FileExistsError(
-            f"{args.output}: the output must not exist yet; remove it or choose another name"
-        )
+    _check_output(args)
+    if args.verify:
+        from converters import verify
+
+        verify.check_installed()
     plan = plan_conversion(args)
     if args.verify and isinstance(plan, Export):
         raise ValueError("--verify goes with a conversion to JAX, and SOURCE is a JAX folder")
@@ -38,9 +40,22 @@ def convert(args: ConvertArgs) -> None:
     else:
         to_jax.convert_to_jax(plan, args.output)
         if args.verify:
-            from converters import verify
-
             verify.verify(plan, args.output)
+
+
+def _check_output(args: ConvertArgs) -> None:
+    """Raises OSError or ValueError where the output cannot be made, before any work is done."""
+    if os.path.lexists(args.output):
+        raise FileExistsError(
+            f"{args.output}: the output must not exist yet; remove it or choose another name"
+        )
+    if args.output.resolve().is_relative_to(args.source.resolve()):
+        raise ValueError(
+            f"{args.output}: the output must lie outside of SOURCE ({args.source}), or the next "
+            "conversion would take it for a part of it; choose another place"
+        )
+    if args.dry_run and args.verify:
+        raise ValueError("--verify runs what was converted, and --dry-run converts nothing")
 
 
 def plan_conversion(args: ConvertArgs) -> Plan | Export:

@@ -15,20 +15,21 @@ from magiccolor_jax.models.unet import UNetConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+VISION_TOWER = "vision_model.embeddings.class_embedding"
+TEXT_TOWER = "text_model.embeddings.token_embedding.weight"
+
 MARKERS = (
     ("controlnet", ("controlnet_cond_embedding.conv_in.weight",)),
     ("unet", ("time_embedding.linear_1.weight", "up_blocks.0.resnets.0.norm1.weight")),
     ("vae", ("encoder.conv_in.weight", "decoder.conv_in.weight")),
-    ("clip_vision", ("vision_model.embeddings.class_embedding",)),
-    ("clip_text", ("text_model.embeddings.token_embedding.weight",)),
+    ("clip_vision", (VISION_TOWER,)),
+    ("clip_text", (TEXT_TOWER,)),
     ("clip_text", ("embeddings.token_embedding.weight", "final_layer_norm.weight")),
     ("dinov2", ("cls_token", "patch_embed.proj.weight")),
     ("dinov2", ("embeddings.cls_token", "embeddings.position_embeddings")),
     ("vgg19", ("features.0.weight", "features.34.weight")),
 )
 """Kind of network, and keys that only its files have together; the first match counts."""
-
-TEXT_TOWER = "text_model.embeddings.token_embedding.weight"
 
 
 def plan_network(path: Path, *, kind: str | None, config: Path | None) -> Plan:
@@ -47,16 +48,11 @@ def plan_network(path: Path, *, kind: str | None, config: Path | None) -> Plan:
     files = open_source(root, name)
     shapes = {key: spec.shape for file in files for key, spec in file.specs.items()}
     kind = kind or detect_kind(shapes, path)
-    kinds = [kind] + (["clip_text"] if kind == "clip_vision" and TEXT_TOWER in shapes else [])
+    both_towers = kind.startswith("clip_") and {VISION_TOWER, TEXT_TOWER} <= shapes.keys()
     config = config or _beside(root, name)
     networks = tuple(
-        Network(
-            stem=each,
-            kind=each,
-            config=_config(each, config, shapes),
-            weight_map=maps.BY_KIND[each],
-        )
-        for each in kinds
+        _network(each, _config(each, config, shapes))
+        for each in (("clip_vision", "clip_text") if both_towers else (kind,))
     )
     source = Source(path=name, files=files, networks=networks)
     try:
@@ -67,13 +63,23 @@ def plan_network(path: Path, *, kind: str | None, config: Path | None) -> Plan:
     texts = _texts(path, root, name, config)
     used = {*texts, *(file.path.name for file in files)}
     others = sorted(p.name for p in path.iterdir() if p.is_file()) if path.is_dir() else []
+    notes = [f"left out: {other}" for other in others if other not in used]
+    if kind == "unet" and not networks[0].config.head:
+        notes.append("no conv_norm_out: taken for a reference UNet, which has no output head")
     return Plan(
         root=root,
         sources=(source,),
         model=ModelConfig(networks={network.stem: network.config for network in networks}),
         verbatim=tuple(texts),
-        notes=tuple(f"left out: {other}" for other in others if other not in used),
+        notes=tuple(notes),
     )
+
+
+def _network(kind: str, config: Any) -> Network:
+    """A network that is named by its kind."""
+    headless = kind == "unet" and not config.head
+    weight_map = maps.REFERENCE_UNET if headless else maps.BY_KIND[kind]
+    return Network(stem=kind, kind=kind, config=config, weight_map=weight_map)
 
 
 def detect_kind(keys: Shapes, path: Path) -> str:
@@ -109,7 +115,7 @@ def _locate(path: Path) -> tuple[Path, str]:
 
 def _beside(root: Path, name: str) -> Path | None:
     """A config next to the weights: under their name, or config.json."""
-    stem = name.removesuffix(INDEX).rpartition(".")[0]
+    stem = INDEX.sub("", name).rpartition(".")[0]
     candidates = (root / f"{stem}.json", root / "config.json")
     return next((path for path in candidates if path.is_file()), None)
 
@@ -124,7 +130,7 @@ def _config(kind: str, path: Path | None, shapes: Shapes) -> Any:
     if kind == "vgg19":
         return infer_vgg19(dict(shapes), kind)
     if path is not None:
-        return configs.FROM_HF[kind](read_json(path), str(path), **roles)
+        return configs.from_hf(kind, read_json(path), path, **roles)
     if kind == "dinov2":
         return infer_dinov2(dict(shapes), Path("config.json"))
     if kind == "controlnet":
@@ -148,8 +154,7 @@ def _texts(path: Path, root: Path, name: str, config: Path | None) -> list[str]:
             if entry.is_file()
             and entry.suffix in TEXT_SUFFIXES
             and entry.stat().st_size <= TEXT_LIMIT
-            and not entry.name.startswith(".")
         )
         return [entry.name for entry in small]
     described = [config.name] if config is not None and config.parent == root else []
-    return described + ([name] if name.endswith(INDEX) else [])
+    return described + ([name] if INDEX.search(name) else [])

@@ -20,9 +20,10 @@ from converters.manifest import (
     check_inside,
     read_manifest,
 )
+from converters.plan import overhead
 from converters.streaming import byte_progress, prefetch
 from converters.weightmap import KeyStyle, WeightMap, wanted
-from magiccolor_jax.checkpoint import KINDS, ModelConfig, read_config
+from magiccolor_jax.checkpoint import KINDS, ModelConfig, check_weights, read_config
 from magiccolor_jax.files import atomic_directory
 from magiccolor_jax.tensorfile import TensorFile, TensorSpec
 
@@ -101,7 +102,9 @@ class Export:
     def nbytes(self) -> int:
         """Size of the output, about."""
         small = sum(path.stat().st_size for path in self.copies.values())
-        return small + sum(file.record.nbytes for file in self.files)
+        records = [file.record for file in self.files]
+        tensors = sum(record.nbytes for record in records)
+        return small + tensors + overhead([record.tensors for record in records])
 
 
 def convert_to_torch(export: Export, output: Path, *, progress: bool = True) -> None:
@@ -176,7 +179,8 @@ def open_folder(folder: Path) -> tuple[ModelConfig, Manifest | None]:
 
     Raises:
         FileNotFoundError: one report of all that is missing.
-        ValueError: config.json or manifest.json is damaged, or names paths outside the folder.
+        ValueError: config.json or manifest.json is damaged, or names paths outside the folder; or
+            one report of every tensor that does not fit config.json.
     """
     model, manifest = read_config(folder), read_manifest(folder)
     check_inside(model.networks, folder)
@@ -187,6 +191,7 @@ def open_folder(folder: Path) -> tuple[ModelConfig, Manifest | None]:
         wanted_files += [EXTRA, *(f"{VERBATIM}/{name}" for name in manifest.verbatim)]
     if missing := [name for name in wanted_files if not (folder / name).is_file()]:
         raise FileNotFoundError(f"{folder}: these files are missing: {', '.join(missing)}")
+    check_weights(folder, model)
     return model, manifest
 
 

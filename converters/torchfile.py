@@ -8,6 +8,7 @@ of uncompressed records, `NAME/data.pkl` (the tensors' names, types and shapes) 
 
 import os
 import pickle
+import re
 import struct
 import warnings
 import zipfile
@@ -89,12 +90,18 @@ def load(path: Path, *, headers_only: bool) -> Any:
             with FakeTensorMode():
                 return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        refused = re.search(r"GLOBAL (\S+)", str(error))
         raise ValueError(
-            f"{path}: must hold tensors only (torch.load with weights_only=True): loading it "
-            f"would run code from inside it ({str(error).splitlines()[0]}): take the safetensors "
-            "file, or save its state_dict alone where you trust it"
+            f"{path}: must hold tensors only, and loading it would run code from inside it"
+            f"{f' ({refused[1]})' if refused else ''}: take the safetensors file, or have someone "
+            "you trust save its state_dict alone"
         ) from None
     except (RuntimeError, EOFError, OSError, KeyError, struct.error) as error:
+        if "TorchScript" in str(error):
+            raise ValueError(
+                f"{path}: a TorchScript program, not weights: save the state_dict() of what "
+                "torch.jit.load makes of it, where you trust it"
+            ) from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path}: damaged or cut short ({reason}): download it again") from None
 

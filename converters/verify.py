@@ -6,6 +6,7 @@ classes from the sizes; nothing but the names of tensors is shared with our side
     python -m converters.verify torch|jax JAX_FOLDER SOURCE_FOLDER OUTPUT_FOLDER
 """
 
+import importlib.util
 import subprocess
 import sys
 import tempfile
@@ -30,20 +31,19 @@ LATENT = (8, 16)
 """Height and width of the latents: small, not square, divisible by three halvings."""
 
 
+def check_installed() -> None:
+    """Raises ImportError where the extra `parity` is not installed."""
+    for module in ("torch", "diffusers", "transformers"):
+        if importlib.util.find_spec(module) is None:
+            raise ImportError(f"--verify needs {module}: pip install 'magiccolor_jax[parity]'")
+
+
 def verify(plan: Plan, folder: Path) -> None:
     """Compares every network of a converted folder with PyTorch, and prints a table.
 
     Raises:
-        ImportError: the extra `parity` is not installed.
         ValueError: a network differs by more than `LIMIT`.
     """
-    try:
-        import diffusers  # noqa: F401
-        import transformers  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            f"--verify needs {error.name}: pip install 'magiccolor_jax[parity]'"
-        ) from None
     with tempfile.TemporaryDirectory() as scratch:
         for side in ("torch", "jax"):
             command = [sys.executable, "-m", "converters.verify", side, folder, plan.root, scratch]
@@ -58,14 +58,17 @@ def verify(plan: Plan, folder: Path) -> None:
 
 
 def _difference(scratch: Path, stem: str) -> float:
-    """Largest difference over all outputs, relative to each output's largest value."""
-    ours, theirs = (np.load(result_path(scratch, side, stem)) for side in ("jax", "torch"))
-    if set(ours.files) != set(theirs.files):
-        raise ValueError(f"{stem}: outputs {ours.files} and {theirs.files}")
-    return max(
-        float(np.abs(ours[name] - theirs[name]).max() / np.abs(theirs[name]).max())
-        for name in theirs.files
-    )
+    """Largest difference over all outputs, relative to each output's largest value; NaN if any is.
+
+    Raises:
+        ValueError: the two sides have not the same outputs.
+    """
+    ours, theirs = (dict(np.load(result_path(scratch, side, stem))) for side in ("jax", "torch"))
+    shapes = [{name: value.shape for name, value in side.items()} for side in (ours, theirs)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"--verify: {stem}: outputs {shapes[0]} in JAX, {shapes[1]} in PyTorch")
+    worst = [np.abs(ours[name] - x).max() / np.abs(x).max() for name, x in theirs.items()]
+    return float(np.max(worst))  # unlike Python's own, it does not lose a NaN
 
 
 def result_path(scratch: Path, side: str, stem: str) -> Path:

@@ -15,12 +15,12 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
 from converters import library, maps
-from converters.configs import to_hf
 from converters.containers import open_weights
 from converters.manifest import SourceRecord
 from converters.to_torch import kind_of
 from converters.verify import Arrays, random_inputs
 from converters.weightmap import wanted
+from converters.write_configs import to_hf
 from magiccolor_jax.encoders.vgg import BLOCK_STARTS, DEPTHS, IMAGENET_MEAN, IMAGENET_STD
 from magiccolor_jax.tensorfile import TensorFile
 

@@ -228,6 +228,23 @@ def fill_network(
     nnx.update(module, state)
 
 
+def check_weights(directory: Path, config: ModelConfig) -> None:
+    """Compares every file of weights with config.json; reads headers only.
+
+    Raises:
+        ValueError: one report of every missing, misshapen and unexpected tensor of all files.
+    """
+    problems = []
+    for name, cfg in config.networks.items():
+        try:
+            path = directory / f"{name}.safetensors"
+            _check_fit(path, parameter_shapes(cfg), TensorFile(path).specs)
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError("\n".join(problems))
+
+
 def _check_fit(
     path: Path, wanted: dict[str, tuple[int, ...]], found: dict[str, TensorSpec]
 ) -> None:

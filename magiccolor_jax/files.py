@@ -40,7 +40,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     Raises:
         FileExistsError: `path` exists (nothing is ever merged or overwritten).
     """
-    if path.exists():
+    if os.path.lexists(path):
         raise FileExistsError(
             f"{path}: the output folder must not exist yet; remove it or choose another name"
         )

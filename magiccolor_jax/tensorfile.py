@@ -11,7 +11,7 @@ import struct
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -67,19 +67,33 @@ class TensorFile:
                 header = json.loads(file.read(length))
             except ValueError as error:
                 raise ValueError(f"{path}: the safetensors header is not JSON: {error}") from None
+        if not isinstance(header, dict):
+            raise ValueError(f"{path}: the safetensors header must be an object, got {header!r}")
         self.metadata: dict[str, str] = header.pop("__metadata__", {})
         self.specs: dict[str, TensorSpec] = {}
         self._offsets: dict[str, int] = {}
         for key, entry in header.items():
             self._add(key, entry, 8 + length, size)
 
-    def _add(self, key: str, entry: dict, data: int, size: int) -> None:
-        if entry["dtype"] not in DTYPES:
+    def _add(self, key: str, entry: Any, data: int, size: int) -> None:
+        try:
+            dtype, shape, (begin, end) = (
+                entry["dtype"],
+                tuple(entry["shape"]),
+                entry["data_offsets"],
+            )
+            if min(0, *shape, begin, end) < 0:
+                raise ValueError
+        except (TypeError, KeyError, ValueError):
+            raise ValueError(
+                f"{self.path}: the header's entry of {key!r} must give dtype, shape and "
+                f"data_offsets, got {entry!r}: download the file again"
+            ) from None
+        if dtype not in DTYPES:
             known = ", ".join(DTYPES)
-            raise ValueError(f"{self.path}: {key} has dtype {entry['dtype']}; known are {known}")
-        spec = TensorSpec(DTYPES[entry["dtype"]], tuple(entry["shape"]))
-        begin, end = entry["data_offsets"]
-        if end - begin != spec.nbytes or begin < 0 or data + end > size:
+            raise ValueError(f"{self.path}: {key} has dtype {dtype}; known are {known}")
+        spec = TensorSpec(DTYPES[dtype], shape)
+        if end - begin != spec.nbytes or data + end > size:
             raise ValueError(
                 f"{self.path}: {key} {spec.shape} needs {spec.nbytes} bytes at {begin}, but the "
                 f"header gives it up to {end} and the file's data ends at {size - data}: the file "

@@ -113,7 +113,7 @@ def with_header(path, entry):
         ({"dtype": "F8_E4M3", "shape": [16], "data_offsets": [0, 16]}, "dtype F8_E4M3; known are"),
         ({"dtype": "F32", "shape": [4], "data_offsets": [0, 12]}, "needs 16 bytes"),
         ({"dtype": "F32", "shape": [4], "data_offsets": [4, 20]}, "cut short or damaged"),
-        ({"dtype": "F32", "shape": [4], "data_offsets": [-4, 12]}, "cut short or damaged"),
+        ({"dtype": "F32", "shape": [4], "data_offsets": [-4, 12]}, "header's entry of 'a'"),
     ],
 )
 def test_a_wrong_header_is_refused(tmp_path, entry, message):

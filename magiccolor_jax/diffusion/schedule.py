@@ -10,6 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float64
 
+from magiccolor_jax.encoders.hf_config import same_kind
+
 BetaSchedule = Literal["scaled_linear", "linear", "squaredcos_cap_v2"]
 Prediction = Literal["epsilon", "v_prediction"]
 Spacing = Literal["leading", "trailing"]
@@ -144,6 +146,11 @@ class Schedule:
             f"  {key}: expected one of {choices}, got {values[key]!r}"
             for key, choices in _CHOICES.items()
             if values[key] not in choices
+        ]
+        report += [
+            f"  {key}: expected something like {default!r}, got {values[key]!r}"
+            for key, default in _DEFAULTS.items()
+            if key not in _CHOICES and not same_kind(values[key], default)
         ]
         known = _DEFAULTS.keys() | _REQUIRED.keys() | _WITHOUT_EFFECT
         report += [f"  {key}: unknown field" for key in sorted(values.keys() - known)]

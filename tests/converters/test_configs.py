@@ -4,6 +4,7 @@ import pytest
 from make_release_checkpoint import load_configs
 
 from converters import configs
+from converters.write_configs import to_hf
 from magiccolor_jax.encoders.clip_config import CLIPTextConfig, CLIPVisionConfig
 from magiccolor_jax.encoders.dinov2_config import DINOv2Config
 from magiccolor_jax.encoders.vae import VAEConfig
@@ -37,7 +38,7 @@ def test_the_published_configs_are_the_released_sizes():
     ],
 )
 def test_what_is_written_is_read_again(kind, config):
-    assert configs.FROM_HF[kind](configs.to_hf(config, page=128), "x") == config
+    assert configs.FROM_HF[kind](to_hf(config, page=128), "x") == config
 
 
 @pytest.mark.torch
@@ -62,10 +63,14 @@ def test_every_field_that_diffusers_writes_is_known(name, tmp_path):
         (configs.unet_from_hf, UNET, {"use_linear_projection": True}, "use_linear_projection"),
         (configs.unet_from_hf, UNET, {"class_embed_type": "timestep"}, "class_embed_type"),
         (configs.unet_from_hf, UNET, {"wings": 2}, "wings: unknown field with value 2"),
-        (configs.unet_from_hf, UNET, {"attention_head_dim": [5, 10, 20, 20]}, "type int"),
+        (configs.unet_from_hf, UNET, {"attention_head_dim": [5, 10, 20, 20]}, "like 8, got"),
         (configs.unet_from_hf, UNET, {"_class_name": "UNet3D"}, "expected 'UNet2DCondition"),
         (configs.unet_from_hf, UNET, {"up_block_types": ["UpBlock2D"] * 4}, "must mirror"),
-        (configs.unet_from_hf, UNET, {"layers_per_block": True}, "type int"),
+        (configs.unet_from_hf, UNET, {"layers_per_block": True}, "like 2, got True"),
+        (configs.unet_from_hf, UNET, {"norm_num_groups": 0}, "like 32, got 0"),
+        (configs.unet_from_hf, UNET, {"num_attention_heads": "8"}, "got '8'"),
+        (configs.vae_from_hf, VAE, {"block_out_channels": None}, "block_out_channels: .* got None"),
+        (configs.vae_from_hf, VAE, {"scaling_factor": 0}, "scaling_factor: .* got 0"),
         (
             configs.controlnet_from_hf,
             GUIDER,
@@ -93,6 +98,7 @@ def test_one_report_names_every_field():
     ("unet", "clip", "dinov2", "sizes"),
     [
         (UNET, CLIPVisionConfig.vit_l14(), DINOv2Config.vitl14(), Sizes()),
+        ({"sample_size": [32, 32]}, None, None, Sizes(page=256, canvas=256)),
         (
             {"sample_size": 16},
             CLIPVisionConfig.nano(),
@@ -103,9 +109,15 @@ def test_one_report_names_every_field():
     ],
 )
 def test_picture_sizes_come_from_the_configs(unet, clip, dinov2, sizes):
-    assert configs.read_sizes(unet, clip, dinov2) == sizes
+    assert configs.read_sizes(configs.read_page(unet), clip, dinov2) == sizes
+
+
+@pytest.mark.parametrize("size", [[16, 32], [16], [16, 16, 16], "64", -3, True, {"height": 64}])
+def test_what_is_no_size_of_a_page_is_refused(size):
+    with pytest.raises(ValueError, match="sample_size: expected the side"):
+        configs.read_page({"sample_size": size})
 
 
 def test_vgg19_has_no_config_json():
     with pytest.raises(ValueError, match="VGG19Config"):
-        configs.to_hf(VGG19Config.nano(), page=128)
+        to_hf(VGG19Config.nano(), page=128)

@@ -148,7 +148,7 @@ def test_a_file_cut_short_is_told_before_anything_is_read(tmp_path, name):
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        ({"epoch": 3, "w": 1.0}, "no tensors.*epoch"),
+        ({"epoch": 3, "w": 1.0}, "no named tensors.*epoch"),
         ([1, 2], "expected a state dict, got list"),
         ({}, "expected a state dict"),
     ],

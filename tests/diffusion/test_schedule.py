@@ -43,6 +43,11 @@ def test_alphas_cumprod_equal_diffusers(beta_schedule, total):
     np.testing.assert_allclose(alphas_cumprod, expected, rtol=1e-5, atol=1e-7)
 
 
+def test_alphas_cumprod_have_the_digits_of_float64():
+    betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=np.float64) ** 2
+    np.testing.assert_allclose(Schedule.sd15().alphas_cumprod, np.cumprod(1 - betas), rtol=1e-12)
+
+
 @pytest.mark.torch
 @pytest.mark.parametrize("name", ["DDIMScheduler", "PNDMScheduler", "DPMSolverMultistepScheduler"])
 def test_reads_what_diffusers_writes(name):
