@@ -1,6 +1,8 @@
 """The `magiccolor` command. Nothing heavy is imported before a subcommand is known."""
 
+import errno
 import logging
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -80,9 +82,12 @@ def _colorize(rest: list[str]) -> int:
     if not args.cases:
         _complain("colorize: expected at least one case folder, got none")
         return 2
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a preemption is a Ctrl-C to us
     try:
         return _run_colorize(args)
     except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _complain(f"{args.out}: the disk is full; make room, the same command goes on")
         return _complain(str(error))
     except RuntimeError as error:  # XLA's: the device
         if "RESOURCE_EXHAUSTED" not in str(error):

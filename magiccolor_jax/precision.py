@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 
 class Precision(NamedTuple):
-    """Dtypes of a network; norms, softmax, schedules and outputs are f32 whatever these are."""
+    """Dtypes of a network; norms, softmax, schedules, predictions, pictures are f32 whatever they
+    are."""
 
     dtype: Any
     """Of the activations."""

@@ -50,7 +50,8 @@ class Case(NamedTuple):
     references: tuple[UInt8[np.ndarray, "_ _ 3"], ...]
     """One picture per instance, ids 1..K in natural order; each has a size of its own."""
     reference_masks: tuple[UInt8[np.ndarray, "_ _"], ...]
-    """Which part of a reference counts, 0..255, same size as its reference."""
+    """Which part of a reference counts, 0..255; as large as its reference, in the release's layout
+    of any size."""
     sketch_masks: tuple[UInt8[np.ndarray, "H W"], ...]
     """Where each instance stands on the page, 0..255; empty in the release's layout."""
     target: UInt8[np.ndarray, "H W 3"] | None = None

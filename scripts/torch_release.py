@@ -4,6 +4,7 @@ Nothing of the converters is used, so what is compared with our networks is inde
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,6 @@ from torch import Tensor, nn
 
 from magiccolor_jax.encoders.dinov2_config import DINOv2Config
 
-THREADS = 2
-
 ENCODING = ("vae", "text_encoder", "clip_text", "clip_vision", "dino")
 DENOISING = ("reference", "denoiser", "sketch_guider", "multi_guider")
 
@@ -36,7 +35,7 @@ class TorchRelease:
 
     def __init__(self, root: Path, dinov2: DINOv2Config):
         """`dinov2`: its sizes; the hub's file has no config."""
-        torch.set_num_threads(THREADS)
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
         diffusers_logging.set_verbosity_error()

@@ -1,5 +1,6 @@
 """The command as its users meet it: help, mistakes, whole runs, kills."""
 
+import errno
 import json
 import os
 import shutil
@@ -207,3 +208,13 @@ def test_two_processes_make_the_pictures_of_one(cases, nano_model, tmp_path, com
 def test_convert_is_the_converters_command(tmp_path, capsys):
     assert ended(["convert", str(tmp_path / "none"), str(tmp_path / "out")]) == 1
     assert "no such file or folder" in capsys.readouterr().err
+
+
+def test_a_full_disk_says_what_to_do(tmp_path, monkeypatch, capsys):
+    def full(args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cli, "_run_colorize", full)
+    given = ["colorize", "case", "--model", "model", "--out", str(tmp_path / "out")]
+    assert ended(given) == 1
+    assert f"{tmp_path}/out: the disk is full; make room" in capsys.readouterr().err

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from magiccolor_jax.data.canvas import Canvas, make_canvas
-from magiccolor_jax.data.cases import MAX_REFERENCES
-from magiccolor_jax.data.pictures import CaseError
+from magiccolor_jax.data.cases import MAX_REFERENCES, OVERLAP_TEXT, overlapping_pixels
+from magiccolor_jax.data.pictures import CaseError, size_text
 from magiccolor_jax.data.transforms import (
     PageFit,
     clip_pixels,
@@ -71,6 +71,14 @@ def make_batch(case: Case, recipe: Recipe, sizes: Sizes, *, bucket: int, seed: i
     canvas = make_canvas(case.references, case.reference_masks, recipe, sizes, rng)
     instance_map = _instance_map(case, fit, canvas, recipe)
     boxes, valid = _visible(instance_map, bucket)
+    if recipe.masks_on == "sketch" and not valid.any():
+        raise CaseError(
+            case.path,
+            "a page shows at least one instance",
+            expected=f"a sketch mask that marks a pixel of the {size_text(fit.bucket)} page",
+            got="masks so small that they vanish when the page is brought to that size",
+            fix="mark larger regions, or cut the page into smaller ones",
+        )
     references, roi = _references(case, recipe, sizes, bucket)
     batch = Batch(
         sketch=sketch_pixels(sketch, fit, recipe),
@@ -83,9 +91,13 @@ def make_batch(case: Case, recipe: Recipe, sizes: Sizes, *, bucket: int, seed: i
         valid=valid,
     )
     notes = _notes(sketch is not case.sketch, canvas, valid, fit)
+    if recipe.masks_on == "canvas" and case.sketch_masks:
+        notes.append("this recipe takes no notice of sketch_masks/; --recipe paper does")
     for note in notes:
         logger.warning("%s: %s", case.path, note)
-    return Prepared(Batch(*(array[None] for array in batch)), fit, notes)
+    if overlapping := overlapping_pixels(case.sketch_masks):  # the reader has warned of it
+        notes.append(OVERLAP_TEXT.format(overlapping))
+    return Prepared(Batch(*(array[None] for array in batch)), fit, tuple(notes))
 
 
 def pad_instances(batch: Batch, bucket: int) -> Batch:
@@ -203,9 +215,7 @@ def _token_box(
     return np.clip((origin + (ends + 0.5) * scale) / sizes.patch - 0.5, 0, sizes.grid - 1)
 
 
-def _notes(
-    inverted: bool, canvas: Canvas, valid: Bool[np.ndarray, "K"], fit: PageFit
-) -> tuple[str, ...]:
+def _notes(inverted: bool, canvas: Canvas, valid: Bool[np.ndarray, "K"], fit: PageFit) -> list[str]:
     """Says what was changed or left out."""
     notes = ["the sketch is mostly dark: inverted to black lines on white"] if inverted else []
     height, width = fit.bucket
@@ -214,4 +224,4 @@ def _notes(
             notes.append(f"reference {number} found no place on the canvas and is left out of it")
         if not valid[number - 1]:
             notes.append(f"instance {number} owns no pixel of the {width} x {height} page")
-    return tuple(notes)
+    return notes

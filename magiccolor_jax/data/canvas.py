@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from magiccolor_jax.data.transforms import (
-    Mask,
     Picture,
     Rectangle,
     mask_box,
@@ -19,6 +18,9 @@ from magiccolor_jax.data.transforms import (
 )
 from magiccolor_jax.recipe import Recipe
 from magiccolor_jax.types import Sizes
+
+AnyMask = UInt8[np.ndarray, "_ _"]
+"""A reference's mask, which in the release's layout has a size of its own."""
 
 RELEASE_SIDES = (256, 150)
 """Longest side of the release's crops on its 512 px canvas: up to `RELEASE_FEW` crops, and more."""
@@ -47,7 +49,7 @@ def make_canvas(
     """Crops each reference to its mask's box and lays the crops out without overlap.
 
     Args:
-        masks: of the references, 0..255, each as large as its reference.
+        masks: of the references, 0..255.
         rng: draws whether the canvas is mirrored.
     """
     pairs = list(zip(references, masks, strict=True))
@@ -146,7 +148,7 @@ def _candidates(ends: list[int], last: int) -> np.ndarray:
 
 
 def _crop_release(
-    picture: Picture, mask: Mask, recipe: Recipe, sizes: Sizes
+    picture: Picture, mask: AnyMask, recipe: Recipe, sizes: Sizes
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The mask's box out of the squeezed reference, its last row and column lost; may be empty."""
     squared = stretch(picture, sizes.page)
@@ -157,8 +159,10 @@ def _crop_release(
     return _stretch_contrast(squared[top:bottom, left:right], recipe)
 
 
-def _crop(picture: Picture, mask: Mask, recipe: Recipe) -> UInt8[np.ndarray, "h w 3"]:
+def _crop(picture: Picture, mask: AnyMask, recipe: Recipe) -> UInt8[np.ndarray, "h w 3"]:
     """The mask's box out of the reference, black where the mask does not count; may be empty."""
+    if mask.shape != picture.shape[:2]:  # in the release's layout
+        mask = cv2.resize(mask, picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     counts = mask_counts(mask, recipe)
     box = mask_box(counts)
     if box is None:

@@ -9,7 +9,7 @@ Files pair by stem and natural order gives the ids. The release's masks belong t
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from magiccolor_jax.data.pictures import (
     check_not_empty,
     read_mask,
     read_picture,
+    read_sketch,
     size_text,
 )
 from magiccolor_jax.types import Case
@@ -33,6 +34,11 @@ MAX_REFERENCES = 16
 
 MASK_MIDDLE = 127
 """Masks overlap where both are above this."""
+
+SAME_PROPORTIONS = 0.02
+"""Largest relative difference that rounding to whole pixels explains."""
+
+OVERLAP_TEXT = "sketch masks overlap in {} pixels; the higher id owns them"
 
 OUR_FOLDERS = ("references", "sketch_masks")
 RELEASE_FOLDER = "masks"
@@ -74,15 +80,16 @@ def read_case(path: str | Path) -> Case:
     path = Path(path)
     files = _find_files(path)
     _check_pairs(path, files)
-    sketch, _ = read_picture(files.sketch)
+    sketch = read_sketch(files.sketch)
     page = sketch.shape[:2]
-    pairs = [_read_reference(p, files.reference_masks.get(s)) for s, p in files.references.items()]
+    pairs = [_read_reference(files, stem) for stem in files.references]
     masks = [
         read_mask(files.sketch_masks[stem], page, "the sketch")
         for stem in files.references
         if stem in files.sketch_masks
     ]
-    _report_overlaps(path, masks)
+    if count := overlapping_pixels(masks):
+        logger.warning("%s: %s", path, OVERLAP_TEXT.format(count))
     return Case(
         name=path.resolve().name,
         path=path,
@@ -269,16 +276,29 @@ def _names(files: dict[str, Path]) -> list[str]:
 
 
 def _read_reference(
-    path: Path, mask: Path | None
-) -> tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W"]]:
+    files: _Files, stem: str
+) -> tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "h w"]]:
     """A reference and what counts of it: its mask file, else its alpha channel, else all of it."""
+    path, mask = files.references[stem], files.reference_masks.get(stem)
     picture, alpha = read_picture(path)
     if mask is not None:
+        if files.layout == "release":
+            # It squeezes picture and mask to one square, each from a size of its own.
+            found = read_mask(mask, None, path.name)
+            if _squeezes_alike(found.shape, picture.shape[:2]):
+                return picture, found
         return picture, read_mask(mask, picture.shape[:2], path.name)
     if alpha is None:
         return picture, np.full(picture.shape[:2], 255, np.uint8)
     check_not_empty(path, alpha)
     return picture, alpha
+
+
+def _squeezes_alike(mask: tuple[int, ...], picture: tuple[int, ...]) -> bool:
+    """Whether a mask is its picture at another scale, or is squeezed to a square already."""
+    height, width = mask
+    scales = height / picture[0], width / picture[1]
+    return height == width or abs(scales[0] / scales[1] - 1) < SAME_PROPORTIONS
 
 
 def _read_target(path: Path | None, page: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"] | None:
@@ -301,10 +321,7 @@ def _read_target(path: Path | None, page: tuple[int, int]) -> UInt8[np.ndarray, 
     return target
 
 
-def _report_overlaps(path: Path, masks: list[UInt8[np.ndarray, "H W"]]) -> None:
-    """Warns, once per case, of pixels that several sketch masks claim."""
+def overlapping_pixels(masks: Sequence[UInt8[np.ndarray, "H W"]]) -> int:
+    """How many pixels several sketch masks claim."""
     claims = sum((mask > MASK_MIDDLE).astype(np.uint8) for mask in masks)
-    if count := int(np.count_nonzero(claims > 1)):
-        logger.warning(
-            "%s: sketch masks overlap in %d pixels; the higher id owns them", path, count
-        )
+    return int(np.count_nonzero(np.asarray(claims) > 1))

@@ -16,6 +16,9 @@ PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", 
 MAX_PIXELS = 64_000_000
 """Largest picture that is decoded; a small file can claim any size in its header."""
 
+LIGHT = 128
+"""Lines of which no pixel is darker than this on white would hardly be seen there."""
+
 DECODER_ERRORS = (
     OSError,
     SyntaxError,
@@ -29,6 +32,10 @@ DECODER_ERRORS = (
     zlib.error,
 )
 """What Pillow's readers raise on damaged files, by experiment and from their sources."""
+
+
+BOMBS = (Image.DecompressionBombWarning, Image.DecompressionBombError)
+"""What Pillow raises, or warns of, where a header claims too many pixels."""
 
 
 class CaseError(ValueError):
@@ -55,11 +62,25 @@ def read_picture(path: Path) -> tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarr
     return np.asarray(_lay_on(image, "white")), np.asarray(image.getchannel("A"))
 
 
-def read_mask(path: Path, shape: tuple[int, int], owner: str) -> UInt8[np.ndarray, "H W"]:
+def read_sketch(path: Path) -> UInt8[np.ndarray, "H W 3"]:
+    """Reads line art, 0..255, laid on white; light lines on transparency are laid on black.
+
+    Raises:
+        CaseError: as `read_picture`.
+    """
+    image = _decode(path)
+    if image.mode == "RGB":
+        return np.asarray(image)
+    on_white = _lay_on(image, "white")
+    light = np.asarray(on_white.convert("L")).min() >= LIGHT
+    return np.asarray(_lay_on(image, "black") if light else on_white)
+
+
+def read_mask(path: Path, shape: tuple[int, int] | None, owner: str) -> UInt8[np.ndarray, "H W"]:
     """Reads a grey mask, 0..255; what is transparent does not count.
 
     Args:
-        shape: height and width that the mask must have.
+        shape: height and width that the mask must have; None: any.
         owner: names the picture of that shape in the error.
 
     Raises:
@@ -67,7 +88,7 @@ def read_mask(path: Path, shape: tuple[int, int], owner: str) -> UInt8[np.ndarra
     """
     image = _decode(path)
     mask = np.asarray((image if image.mode == "RGB" else _lay_on(image, "black")).convert("L"))
-    if mask.shape != shape:
+    if shape is not None and mask.shape != shape:
         raise CaseError(
             path,
             "a mask has the size of its picture",
@@ -117,7 +138,7 @@ def _reading(path: Path) -> Iterator[None]:
     """Turns whatever Pillow raises on a file into a CaseError."""
     try:
         yield
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+    except BOMBS as error:
         raise _too_large(path, str(error)) from error
     except DECODER_ERRORS as error:
         empty = path.is_file() and path.stat().st_size == 0

@@ -119,7 +119,7 @@ def place_mask(mask: Bool[np.ndarray, "H W"], fit: PageFit) -> Bool[np.ndarray, 
 
 
 def reference_pixels(
-    picture: Picture, counts: Bool[np.ndarray, "H W"], recipe: Recipe, sizes: Sizes
+    picture: Picture, counts: Bool[np.ndarray, "h w"], recipe: Recipe, sizes: Sizes
 ) -> tuple[Float[np.ndarray, "R R 3"], PageFit]:
     """A reference as DINOv2 sees it, ImageNet-normalised, and where it stands in that square.
 

@@ -22,6 +22,10 @@ QUERY_CHUNK = 256
 CUDNN_WIDTH = 128
 """Widest head of cuDNN's fused kernel before Hopper; SD1.5's 160-wide heads see few tokens."""
 
+LARGE, HUGE = 512**2, 8192**2
+"""Scores per head from where on CPU and TPU leave XLA's own program, and where its [N L S] scores
+would take gigabytes on a GPU (the tokens of 16 references as context)."""
+
 FLASH_BLOCK = 128
 """Tile of the TPU kernel: sequence lengths and head widths are padded to a multiple of it."""
 
@@ -68,14 +72,16 @@ def attend(
 def _choose(query: Array, key: Array, masked: bool) -> Implementation:
     """The fastest implementation that honours the arguments on the default backend."""
     backend = jax.default_backend()
-    large = query.shape[1] * key.shape[1] > 512 * 512
+    scores = query.shape[1] * key.shape[1]
     half = query.dtype in (jnp.bfloat16, jnp.float16)
-    if backend == "cpu" and large:
+    if backend == "cpu" and scores > LARGE:
         return "chunked"
     width = query.shape[-1]
     if backend == "gpu" and half and not masked and width % 8 == 0 and width <= CUDNN_WIDTH:
         return "cudnn"
-    if backend == "tpu" and large:
+    if backend == "gpu" and scores > HUGE:
+        return "chunked"
+    if backend == "tpu" and scores > LARGE:
         return "flash"
     return "xla"
 

@@ -8,9 +8,11 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import cv2
 import jax
 import numpy as np
 from jax.sharding import Mesh
@@ -54,6 +56,8 @@ class Settings:
     """`ddim` or `dpmpp_2m`."""
 
     def __post_init__(self):
+        for name in ("seed", "steps"):
+            _check_integer(name, getattr(self, name))
         if not 1 <= self.steps <= MAX_STEPS:
             raise ValueError(f"steps must be in 1..{MAX_STEPS}, got {self.steps}")
         if not 0 <= self.guidance < float("inf"):
@@ -106,14 +110,14 @@ class Colorizer:
         cls,
         directory: str | Path,
         *,
-        recipe: Recipe | str | None = None,
+        recipe: Recipe | str | dict[str, Any] | None = None,
         precision: str | None = None,
         mesh: Mesh | None = None,
     ) -> "Colorizer":
         """Loads a model folder (made by `magiccolor convert`).
 
         Args:
-            recipe: overrides the one in config.json.
+            recipe: overrides the one in config.json; a preset's name, or fields of it.
             precision: `float32` or `bfloat16`; default f32 on CPU, bf16 on accelerators.
             mesh: devices to use; default all of this process'.
 
@@ -123,7 +127,8 @@ class Colorizer:
         """
         directory, mesh = Path(directory), mesh or data_mesh()
         config = read_config(directory)
-        recipe = Recipe.from_json(recipe) if isinstance(recipe, str) else recipe or config.recipe
+        recipe = config.recipe if recipe is None else recipe
+        recipe = recipe if isinstance(recipe, Recipe) else Recipe.from_json(recipe)
         chosen = for_inference(precision)
         nulls = load_null_contexts(directory, config, recipe)
         networks = load_networks(directory, config, recipe, chosen, mesh)
@@ -180,6 +185,7 @@ class Colorizer:
             ValueError: a setting does not suit the model; at once, before any case is read.
         """
         batch_size = default_batch_size() if batch_size is None else batch_size
+        _check_integer("batch_size", batch_size)
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         make_table(settings.sampler, self.config.schedule, settings.steps)
@@ -215,7 +221,7 @@ class Colorizer:
             read = case if isinstance(case, Case) else read_case(case)
             bucket = bucket_of(len(read.references))
             prepared = make_batch(read, self.recipe, self.config.sizes, bucket=bucket, seed=seed)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, MemoryError, cv2.error) as error:
             return Failed(index, error)
         return _Ready(index, prepared)
 
@@ -291,6 +297,12 @@ class Colorizer:
         if self.recipe.quantise == "round":
             picture = np.rint(picture)
         return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def _check_integer(name: str, value: Any) -> None:
+    """Raises ValueError for what only looks like a whole number."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise ValueError(f"{name} must be a whole number, got {value!r}")
 
 
 def default_batch_size() -> int:

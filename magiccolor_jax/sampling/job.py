@@ -17,8 +17,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from magiccolor_jax.data.cases import find_cases
 from magiccolor_jax.parallel.multihost import Share
 from magiccolor_jax.sampling.colorizer import Colored, Colorizer, Failed, Settings
-from magiccolor_jax.sampling.outputs import Manifest, hash_case, read_made_by, write_picture
+from magiccolor_jax.sampling.outputs import (
+    Manifest,
+    hash_case,
+    is_foreign,
+    read_made_by,
+    write_picture,
+)
 from magiccolor_jax.sampling.pipeline import WORKERS, threaded_map
+
+TELL_INTERVAL = 30.0
+"""Seconds between two lines of progress where there is no terminal."""
 
 CHECK_AHEAD = 4 * WORKERS
 """Cases that are compared with their finished pictures before they are due."""
@@ -144,15 +153,16 @@ class _Run:
         self.pages = progress.add_task("pages", total=len(self.cases), speed="")
         self.seen = progress.console.is_terminal
         self.stage = progress.add_task("", total=job.settings.steps, speed="", visible=self.seen)
-        self.started = time.perf_counter()
+        self.started = self.told = time.perf_counter()
         self.begun: dict[int, _Todo] = {}
         """Position in the colouriser's stream -> case, until it is finished."""
 
     def color(self) -> None:
         """Colours all cases."""
         job = self.job
-        # Steps are watched one by one only where somebody sees them.
-        report = self._report if self.seen else None
+        # Without a report a launch is one piece: nobody waits on an accelerator for its single
+        # steps, but on a CPU a step takes seconds, and Ctrl-C is heard between two of them.
+        report = self._report if self.seen or jax.default_backend() == "cpu" else None
         results = self.colorizer.stream(
             self._not_done(), job.settings, batch_size=job.batch_size, report=report
         )
@@ -174,7 +184,12 @@ class _Run:
             made_by = {**self.made_by, "case": hash_case(path)}
         except (ValueError, OSError) as error:
             return self._fail(name, error)
-        found = read_made_by(self._picture_path(name)) or {}
+        picture = self._picture_path(name)
+        found = read_made_by(picture)
+        if found is None and is_foreign(picture):
+            problem = f"{picture} exists and is none of ours: move it, or choose another --out"
+            return self._fail(name, ValueError(problem))
+        found = found or {}
         if not found.items() >= made_by.items():
             return _Todo(name, path, made_by)
         self._note(name, "skipped", output=f"{name}.png", notes=found.get("notes", []))
@@ -200,10 +215,21 @@ class _Run:
     def _note(self, name: str, status: str, **details: Any) -> None:
         self.manifest.add(name, status, **details)
         speed = self.manifest.count("colored") / (time.perf_counter() - self.started)
-        self.progress.update(self.pages, advance=1, speed=f"{speed:.3g} images/s")
+        speed = f"{speed:.3g} images/s"
+        self.progress.update(self.pages, advance=1, speed=speed)
+        done = sum(map(self.manifest.count, ("colored", "skipped", "failed")))
+        self._tell(f"{done}/{len(self.cases)} pages, {speed}")
 
     def _picture_path(self, name: str) -> Path:
         return self.job.out / f"{name}.png"
 
     def _report(self, doing: str, done: int, of: int) -> None:
         self.progress.update(self.stage, description=doing, completed=done, total=of)
+        self._tell(f"{doing}: step {done}/{of}")
+
+    def _tell(self, text: str) -> None:
+        """A line now and then where no bar is seen, as in a log file."""
+        now = time.perf_counter()
+        if not self.seen and now - self.told >= TELL_INTERVAL:
+            self.told = now
+            self.progress.console.print(text, highlight=False)

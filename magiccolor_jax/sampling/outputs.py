@@ -15,7 +15,7 @@ from PIL import Image, PngImagePlugin
 
 from magiccolor_jax.checkpoint import CONFIG_NAME
 from magiccolor_jax.data.cases import case_files
-from magiccolor_jax.data.pictures import DECODER_ERRORS
+from magiccolor_jax.data.pictures import BOMBS, DECODER_ERRORS, CaseError
 from magiccolor_jax.files import atomic_file
 from magiccolor_jax.tensorfile import TensorFile
 
@@ -36,13 +36,22 @@ def hash_case(path: Path) -> str:
     """SHA-256 over the names and bytes of the files that a picture is made from.
 
     Raises:
-        CaseError: the folder is not a case.
-        OSError: a file cannot be read.
+        CaseError: the folder is not a case, or a file cannot be read.
     """
     digest = hashlib.sha256()
     for file in case_files(path):
         name = os.fsencode(file.relative_to(path).as_posix())
-        digest.update(b"%s\0%s" % (name, hashlib.sha256(file.read_bytes()).digest()))
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise CaseError(
+                file,
+                "the files of a case can be read",
+                expected="a picture",
+                got=error.strerror or str(error),
+                fix="check where the link leads, or the permissions; or remove the file",
+            ) from error
+        digest.update(b"%s\0%s" % (name, hashlib.sha256(content).digest()))
     return digest.hexdigest()
 
 
@@ -80,13 +89,32 @@ def read_made_by(path: Path) -> dict[str, Any] | None:
         with Image.open(path) as image:
             made_by = json.loads(image.info[METADATA_KEY])
             image.verify()  # all checksums to the end of the file, and no pixel decoded
-    except DECODER_ERRORS:
-        return None  # it is made again
+    except (*DECODER_ERRORS, *BOMBS):
+        return None
     return made_by if isinstance(made_by, dict) else None
 
 
+def is_foreign(path: Path) -> bool:
+    """Whether something stands there that we did not make: any whole picture or folder but ours."""
+    if not path.is_file():
+        return path.exists()
+    try:
+        with Image.open(path) as image:
+            ours = METADATA_KEY in image.info
+            image.verify()
+    except BOMBS:
+        return True
+    except DECODER_ERRORS:
+        return False  # the remains of a picture: it is made again
+    return not ours
+
+
 class Manifest:
-    """What became of every case of a run, written atomically and now and then; thread-safe."""
+    """What became of every case, written atomically and now and then; thread-safe.
+
+    Pictures of earlier runs into the same folder stay listed, as `earlier`: how they were made is
+    in their own metadata.
+    """
 
     def __init__(self, path: Path, about: dict[str, Any]):
         """
@@ -94,6 +122,7 @@ class Manifest:
             about: settings, model and device of the job.
         """
         self._path, self._about = path, about
+        self._before = _cases_before(path)
         self._cases: dict[str, dict[str, Any]] = {}
         self._counts: Counter[str] = Counter()
         self._lock = threading.RLock()
@@ -102,7 +131,9 @@ class Manifest:
     def add(self, name: str, status: str, **details: Any) -> None:
         """Notes a case, once; status is `colored`, `skipped` or `failed`."""
         with self._lock:
-            self._cases[name] = {"status": status, **details}
+            before = self._before.pop(name, {})
+            kept = {"seconds": before["seconds"]} if before and status == "skipped" else {}
+            self._cases[name] = {"status": status, **kept, **details}
             self._counts[status] += 1
             if time.monotonic() > self._due:
                 self.write()
@@ -115,10 +146,24 @@ class Manifest:
         """Writes the file."""
         with self._lock:
             started = time.monotonic()
-            content = {**self._about, "cases": dict(sorted(self._cases.items()))}
+            earlier = {name: {**old, "status": "earlier"} for name, old in self._before.items()}
+            content = {**self._about, "cases": dict(sorted((earlier | self._cases).items()))}
             text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
             with atomic_file(self._path) as temporary:
                 # A name that is no UTF-8 has lone surrogates, which JSON writes just so: \udcXX.
                 temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
             now = time.monotonic()
             self._due = now + max(MANIFEST_INTERVAL, (now - started) / MANIFEST_SHARE)
+
+
+def _cases_before(path: Path) -> dict[str, dict[str, Any]]:
+    """What an earlier run has noted of pictures that are still there; nothing if it is damaged."""
+    try:
+        cases = json.loads(path.read_text(encoding="utf-8"))["cases"]
+        return {
+            name: {"seconds": case.get("seconds"), **case}
+            for name, case in cases.items()
+            if "output" in case and (path.parent / case["output"]).is_file()
+        }
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return {}

@@ -70,7 +70,8 @@ class Sampler:
         mapped = jax.shard_map(
             function, mesh=self.mesh, in_specs=specs, out_specs=P(DATA), check_vma=False
         )
-        return jax.jit(mapped)
+        # Else one device's outputs come back as replicated, and the loop compiles for those too.
+        return jax.jit(mapped, out_shardings=by_case(self.mesh))
 
     def token_shape(self, reference: int) -> tuple[int, int]:
         """Width of DINOv2's tokens and side of their grid for inputs of side `reference`."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from magiccolor_jax.data.pictures import MAX_PIXELS, CaseError, read_mask, read_picture
+from magiccolor_jax.data.pictures import MAX_PIXELS, CaseError, read_mask, read_picture, read_sketch
 
 SHAPE = (13, 21)
 RAMP = np.linspace(0, 255, SHAPE[0] * SHAPE[1]).astype(np.uint8).reshape(SHAPE)
@@ -219,3 +219,20 @@ def test_error_survives_a_process_border(tmp_path: Path):
     again = pickle.loads(pickle.dumps(error))
     assert str(again) == str(error) == f"{tmp_path}: rule: expected this, got that; do it"
     assert again.where == tmp_path
+
+
+@pytest.mark.parametrize("grey", [0, 120, 200, 255])
+def test_lines_on_transparency_are_seen_whatever_their_colour(tmp_path: Path, grey: int):
+    """Light ones on black, so that a mostly dark sketch is what they make."""
+    alpha = np.zeros(SHAPE, np.uint8)
+    alpha[6, 2:-2] = 255
+    pixels = np.dstack([np.full((*SHAPE, 3), grey, np.uint8), alpha])
+    Image.fromarray(pixels).save(tmp_path / "lines.png")
+    sketch = read_sketch(tmp_path / "lines.png")
+    ground = 0 if grey >= 128 else 255
+    assert (sketch[0] == ground).all() and (sketch[6, 5] == grey).all()
+
+
+def test_an_opaque_sketch_is_read_as_it_is(tmp_path: Path):
+    Image.fromarray(COLOURS).save(tmp_path / "sketch.png")
+    np.testing.assert_array_equal(read_sketch(tmp_path / "sketch.png"), COLOURS)

@@ -1,6 +1,7 @@
 """Every implementation of attention against a float64 softmax."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -120,6 +121,16 @@ def test_a_row_without_keys_gives_the_mean(implementation):
     assert error(ours[1:], softmax64(query[1:], key[1:], value[1:])) < 1e-6
 
 
+@pytest.mark.parametrize("implementation", ["xla", "chunked"])
+def test_half_precision_has_scores_of_f32(implementation):
+    """The product and its exponential: scores rounded to bf16 would cost digits of the weights."""
+    query, key, value, mask = operands(*CASES["two chunks and a rest"], jnp.bfloat16)
+    traced = jax.make_jaxpr(functools.partial(attend, implementation=implementation))
+    text = str(traced(query, key, value, mask=mask))
+    kinds = re.findall(r":(\w+)\[[\d,]+\] = (exp|dot_general)\b", text)
+    assert kinds[:2] == [("f32", "dot_general"), ("f32", "exp")]
+
+
 def test_chunks_keep_no_matrix_of_all_scores():
     """Neither the program nor its gradient's forward holds [.. L S] values."""
     length = 8 * QUERY_CHUNK
@@ -156,25 +167,28 @@ def test_gradients_agree(implementation):
 
 
 @pytest.mark.parametrize(
-    ("backend", "length", "dtype", "masked", "expected"),
+    ("backend", "length", "width", "dtype", "masked", "expected"),
     [
-        ("cpu", 4096, jnp.float32, True, "chunked"),
-        ("cpu", 64, jnp.float32, False, "xla"),
-        ("gpu", 4096, jnp.bfloat16, False, "cudnn"),
-        ("gpu", 4096, jnp.bfloat16, True, "xla"),
-        ("gpu", 4096, jnp.float32, False, "xla"),
-        ("tpu", 4096, jnp.float32, True, "flash"),
-        ("tpu", 64, jnp.bfloat16, False, "xla"),
+        ("gpu", 8300, 40, jnp.bfloat16, True, "chunked"),
+        ("cpu", 4096, 40, jnp.float32, True, "chunked"),
+        ("cpu", 64, 40, jnp.float32, False, "xla"),
+        ("gpu", 4096, 40, jnp.bfloat16, False, "cudnn"),
+        ("gpu", 4096, 40, jnp.bfloat16, True, "xla"),
+        ("gpu", 4096, 40, jnp.float32, False, "xla"),
+        ("gpu", 64, 160, jnp.bfloat16, False, "xla"),
+        ("gpu", 64, 4, jnp.bfloat16, False, "xla"),
+        ("tpu", 4096, 40, jnp.float32, True, "flash"),
+        ("tpu", 64, 40, jnp.bfloat16, False, "xla"),
     ],
 )
-def test_auto_suits_the_platform(monkeypatch, backend, length, dtype, masked, expected):
+def test_auto_suits_the_platform(monkeypatch, backend, length, width, dtype, masked, expected):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     chosen = []
 
     def choose(query):
         chosen.append(attention._choose(query, query, masked))
 
-    jax.eval_shape(choose, jax.ShapeDtypeStruct((2, length, 8, 40), dtype))
+    jax.eval_shape(choose, jax.ShapeDtypeStruct((2, length, 8, width), dtype))
     assert chosen == [expected]
 
 

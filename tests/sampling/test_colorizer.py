@@ -125,7 +125,9 @@ def test_listening_changes_nothing(colorizer, cases, unquantised):
     report = lambda *what: heard.append(what)  # noqa: E731
     (before,) = floats(colorizer, cases[:1])
     jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: events.append(name))
+    programs = colorizer.sampler.compilations()
     assert close(floats(colorizer, cases[:1], report=report)[0], before)
+    assert colorizer.sampler.compilations() == programs
     assert not any("backend_compile" in event for event in events)
     done = [done for stage, done, _ in heard if stage == "denoising"]
     assert done[-STEPS:] == list(range(1, STEPS + 1))
@@ -176,6 +178,8 @@ def test_cases_are_read_lazily_and_wait_in_bounded_number(colorizer, cases, monk
         ({"guidance": float("nan")}, "got nan"),
         ({"guidance": float("inf")}, "got inf"),
         ({"seed": -1}, "seed must be"),
+        ({"seed": 1.5}, "seed must be a whole number, got 1.5"),
+        ({"steps": True}, "steps must be a whole number, got True"),
         ({"sampler": "euler"}, r"one of \['ddim', 'dpmpp_2m'\], got 'euler'"),
     ],
 )
@@ -196,6 +200,7 @@ def test_the_stream_checks_its_arguments_at_once(colorizer):
     ("options", "message"),
     [
         ({"recipe": "best"}, r"one of \['paper', 'release'\], got 'best'"),
+        ({"recipe": {"contxt": "clip"}}, r"unknown fields \['contxt'\]"),
         ({"precision": "int8"}, "precision must be one of"),
     ],
 )

@@ -233,10 +233,48 @@ def test_what_is_coloured_is_kept_when_the_device_fails(cases, tmp_path):
     assert files(out) == {"a.png", "manifest.json"} and statuses(out) == {"a": "colored"}
 
 
-@pytest.mark.parametrize("terminal", [False, True])
-def test_steps_are_reported_only_to_those_who_see_them(cases, tmp_path, terminal):
+@pytest.mark.parametrize(
+    ("backend", "terminal", "reported"), [("cpu", False, True), ("gpu", False, False)]
+)
+def test_steps_are_reported_where_waiting_for_them_costs_nothing(
+    cases, tmp_path, monkeypatch, backend, terminal, reported
+):
+    monkeypatch.setattr(job.jax, "default_backend", lambda: backend)
     _, _, colorizer = started(cases, tmp_path, terminal=terminal)
-    assert [report is not None for report in colorizer.reports] == [terminal]
+    assert [report is not None for report in colorizer.reports] == [reported]
+
+
+def test_a_log_file_gets_a_line_now_and_then(cases, tmp_path, monkeypatch):
+    assert "pages," not in started(cases, tmp_path / "quick")[1]
+    monkeypatch.setattr(job, "TELL_INTERVAL", 0.0)
+    printed = started(cases, tmp_path / "out")[1]
+    assert "1/3 pages, " in printed and "3/3 pages, " in printed and "images/s" in printed
+    assert "pages," not in started(cases, tmp_path / "seen", terminal=True)[1]
+
+
+def test_the_pictures_of_others_are_not_overwritten(cases, tmp_path):
+    out = tmp_path / "out"
+    save(out / "a.png", noise((5, 5, 3)))
+    (out / "c.png").mkdir()
+    before = (out / "a.png").read_bytes()
+    failed, printed, _ = started(cases, out)
+    assert failed == 2 and "a.png exists and is none of ours" in printed
+    assert (out / "a.png").read_bytes() == before and statuses(out)["b/deep"] == "colored"
+
+
+def test_the_manifest_keeps_what_earlier_runs_made(cases, tmp_path):
+    started(cases / "a", tmp_path)
+    started(cases / "c", tmp_path)
+    assert statuses(tmp_path) == {"a": "earlier", "c": "colored"}
+    started([cases / "a", cases / "c"], tmp_path)
+    assert statuses(tmp_path) == {"a": "skipped", "c": "skipped"}
+    assert manifest(tmp_path)["cases"]["a"]["seconds"] == 0.5
+    (tmp_path / "c.png").unlink()
+    started(cases / "a", tmp_path)
+    assert statuses(tmp_path) == {"a": "skipped"}
+    (tmp_path / "manifest.json").write_text('{"cases": [1]}')
+    started(cases / "a", tmp_path)
+    assert statuses(tmp_path) == {"a": "skipped"}
 
 
 def test_colouring_starts_while_cases_are_still_being_checked(tmp_path, monkeypatch):

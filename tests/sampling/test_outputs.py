@@ -2,19 +2,23 @@
 
 import json
 import shutil
+import struct
 import threading
+import zlib
 
 import numpy as np
 import pytest
 from oracles.case_folders import noise, save, write_our_case
 from PIL import Image, PngImagePlugin
 
+from magiccolor_jax.data.pictures import CaseError
 from magiccolor_jax.sampling import outputs
 from magiccolor_jax.sampling.outputs import (
     METADATA_KEY,
     Manifest,
     hash_case,
     hash_model,
+    is_foreign,
     read_made_by,
     write_picture,
 )
@@ -136,3 +140,25 @@ def test_manifest_from_many_threads(tmp_path, monkeypatch):
         thread.join()
     manifest.write()
     assert len(json.loads((tmp_path / "manifest.json").read_text())["cases"]) == 160
+
+
+def test_what_is_foreign(picture, tmp_path):
+    save(tmp_path / "plain.png", noise((5, 5, 3)))
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "cut.png").write_bytes(picture.read_bytes()[:-13])
+    parts = (b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0), b"IDAT")
+    chunks = (struct.pack(">I", len(p) - 4) + p + struct.pack(">I", zlib.crc32(p)) for p in parts)
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    foreign = {name: is_foreign(tmp_path / f"{name}.png") for name in ("plain", "folder", "bomb")}
+    assert all(foreign.values())
+    assert not is_foreign(picture) and not is_foreign(tmp_path / "none.png")
+    assert not is_foreign(tmp_path / "cut.png")
+    assert read_made_by(tmp_path / "bomb.png") is None
+
+
+def test_a_file_that_cannot_be_read_names_itself(tmp_path):
+    case = write_our_case(tmp_path / "case")
+    (case / "references/3.png").unlink()
+    (case / "references/3.png").symlink_to("nowhere.png")
+    with pytest.raises(CaseError, match="3.png: the files of a case can be read.*check where"):
+        hash_case(case)
