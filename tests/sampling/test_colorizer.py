@@ -18,6 +18,7 @@ from magiccolor_jax.sampling.colorizer import (
     Colorizer,
     Failed,
     Settings,
+    _check_integer,
     _Ready,
 )
 from magiccolor_jax.sampling.sampler import Sampler
@@ -120,6 +121,15 @@ def test_settings_do_not_compile_again(colorizer, cases):
     assert colorizer.sampler.compilations() == before
 
 
+def test_the_loop_is_one_program_for_any_number_of_references(colorizer, tmp_path):
+    """Nothing in it has a size that depends on K, so that a step costs the same at 16 as at 1."""
+    programs = colorizer.sampler._denoise[True]
+    colorizer(write_case(tmp_path / "one", SHAPES[0], 1), steps=STEPS, batch_size=1)
+    before = programs._cache_size()
+    colorizer(write_case(tmp_path / "sixteen", SHAPES[0], 16), steps=STEPS, batch_size=1)
+    assert programs._cache_size() == before
+
+
 def test_listening_changes_nothing(colorizer, cases, unquantised):
     heard, events = [], []
     report = lambda *what: heard.append(what)  # noqa: E731
@@ -178,14 +188,20 @@ def test_cases_are_read_lazily_and_wait_in_bounded_number(colorizer, cases, monk
         ({"guidance": float("nan")}, "got nan"),
         ({"guidance": float("inf")}, "got inf"),
         ({"seed": -1}, "seed must be"),
-        ({"seed": 1.5}, "seed must be a whole number, got 1.5"),
-        ({"steps": True}, "steps must be a whole number, got True"),
         ({"sampler": "euler"}, r"one of \['ddim', 'dpmpp_2m'\], got 'euler'"),
     ],
 )
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         Settings(**settings)
+
+
+@pytest.mark.parametrize("value", [1.5, True, "4", None])
+def test_what_only_looks_like_a_whole_number(value):
+    # Asked of the check itself: in the tests beartype refuses them at __init__ already.
+    with pytest.raises(ValueError, match="steps must be a whole number, got"):
+        _check_integer("steps", value)
+    _check_integer("steps", np.int64(4))
 
 
 def test_the_stream_checks_its_arguments_at_once(colorizer):
