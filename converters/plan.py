@@ -145,18 +145,22 @@ class Plan:
 
     @property
     def nbytes(self) -> int:
-        """Size of the output, about."""
+        """Size of all tensors and small files."""
         tensors = sum(
             spec.nbytes for s in self.sources for f in s.files for spec in f.specs.values()
         )
-        small = sum((self.root / name).stat().st_size for name in self.verbatim)
+        return tensors + sum((self.root / name).stat().st_size for name in self.verbatim)
+
+    @property
+    def disk(self) -> int:
+        """Size of the output, at most."""
         files = [file for source in self.sources for file in source.files]
-        return tensors + small + overhead([file.specs for file in files]) + FILE_BYTES
+        return self.nbytes + overhead([file.specs for file in files])
 
 
 def overhead(files: Sequence[Mapping[str, TensorSpec]]) -> int:
-    """Bytes beside the tensors' own, about."""
-    return sum(FILE_BYTES + ENTRY_BYTES * len(tensors) for tensors in files)
+    """Bytes of a folder beside the tensors' own, at most."""
+    return FILE_BYTES + sum(FILE_BYTES + ENTRY_BYTES * len(tensors) for tensors in files)
 
 
 def find_weights(root: Path, where: str) -> str | None:

@@ -32,7 +32,7 @@ def convert(args: ConvertArgs) -> None:
         raise ValueError("--verify goes with a conversion to JAX, and SOURCE is a JAX folder")
     print("\n".join(describe(plan)))
     _name_leftovers(args.output)
-    check_space(args.output, plan.nbytes)
+    check_space(args.output, plan.disk)
     if args.dry_run:
         print("dry run: nothing written")
     elif isinstance(plan, Export):
@@ -120,7 +120,7 @@ def describe(plan: Plan | Export) -> list[str]:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
-    lines.append(f"and {small} small files; needs {gigabytes(plan.nbytes)} of disk")
+    lines.append(f"and {small} small files; needs {gigabytes(plan.disk)} of disk")
     return lines + [f"note: {note}" for note in [*plan.notes, *notes]]
 
 

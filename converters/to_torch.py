@@ -100,11 +100,14 @@ class Export:
 
     @property
     def nbytes(self) -> int:
-        """Size of the output, about."""
+        """Size of all tensors and small files."""
         small = sum(path.stat().st_size for path in self.copies.values())
-        records = [file.record for file in self.files]
-        tensors = sum(record.nbytes for record in records)
-        return small + tensors + overhead([record.tensors for record in records])
+        return small + sum(file.record.nbytes for file in self.files)
+
+    @property
+    def disk(self) -> int:
+        """Size of the output, at most."""
+        return self.nbytes + overhead([file.record.tensors for file in self.files])
 
 
 def convert_to_torch(export: Export, output: Path, *, progress: bool = True) -> None:
