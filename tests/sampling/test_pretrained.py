@@ -96,6 +96,7 @@ def with_context(nano_model, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_every_context_and_bank_colours_a_page_of_its_own(with_context, tmp_path):
     """What the recipe table promises to run runs, through the loader and to the picture."""
     case = write_our_case(tmp_path / "case")
