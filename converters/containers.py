@@ -3,15 +3,17 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import RLock
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Shaped
 
 from converters import torchfile
-from magiccolor_jax.tensorfile import TensorFile, TensorFileWriter, TensorSpec
+from magiccolor_jax.tensorfile import Empty, TensorFile, TensorFileWriter, TensorSpec
 
 Container = Literal["safetensors", "torch", "torch_legacy"]
 """`torch` is torch.save's zip file, `torch_legacy` its format before PyTorch 1.6."""
@@ -22,6 +24,8 @@ NESTINGS = ("state_dict", "model")
 
 ZIP_MAGIC, PICKLE_MAGIC = b"PK\x03\x04", b"\x80"
 LFS_MAGIC = b"version https://git-lfs"
+WHOLE = RLock()
+"""Held by the thread that has a whole legacy file in memory, so that no two are."""
 LDM_KEY = re.compile(
     r"(model\.diffusion_model|first_stage_model|cond_stage_model|control_model)\.|"
     r"((input|output)_blocks|middle_block)\.|(encoder|decoder)\.(down|mid|up)\."
@@ -64,8 +68,8 @@ class WeightFile(ABC):
     """What else lay beside the nested state dict."""
 
     @abstractmethod
-    def read(self, key: str) -> Shaped[np.ndarray, "..."]:
-        """One tensor; it may be a view that ends with the `with` block."""
+    def read(self, key: str, empty: Empty = np.empty) -> Shaped[np.ndarray, "..."]:
+        """One tensor, in memory that `empty` gives, or a view that ends with the `with` block."""
 
     @abstractmethod
     def __enter__(self) -> "WeightFile": ...
@@ -82,9 +86,9 @@ class SafetensorsWeights(WeightFile):
         self.path, self.container, self.nesting = path, "safetensors", None
         self.specs, self.metadata = self._file.specs, self._file.metadata
 
-    def read(self, key: str) -> Shaped[np.ndarray, "..."]:
-        """One tensor, in memory of its own."""
-        return self._file.read(key)
+    def read(self, key: str, empty: Empty = np.empty) -> Shaped[np.ndarray, "..."]:
+        """One tensor, in memory that `empty` gives."""
+        return self._file.read(key, empty)
 
     def __enter__(self) -> WeightFile:
         return self
@@ -108,23 +112,28 @@ class TorchWeights(WeightFile):
         if container == "torch":
             self._places = {key: torchfile.place_of(t) for key, t in tensors.items()}
         self._whole: dict[str, Any] = {}
+        self._held = ExitStack()
 
     def _state_dict(self, content: Any) -> dict[str, Any]:
         return _only_tensors(self.path, content[self.nesting] if self.nesting else content)
 
-    def read(self, key: str) -> Shaped[np.ndarray, "..."]:
-        """One tensor, in memory of its own or a view of a legacy file's."""
+    def read(self, key: str, empty: Empty = np.empty) -> Shaped[np.ndarray, "..."]:
+        """One tensor, in memory that `empty` gives, or a view of a legacy file's."""
         if self.container == "torch":
-            return torchfile.read_placed(self.path, self.specs[key], self._places[key])
+            return torchfile.read_placed(self.path, self.specs[key], self._places[key], empty)
         return torchfile.to_numpy(self._whole[key])
 
     def __enter__(self) -> WeightFile:
         if self.container == "torch_legacy":
-            self._whole = self._state_dict(torchfile.load(self.path, headers_only=False))
+            with ExitStack() as held:
+                held.enter_context(WHOLE)
+                self._whole = self._state_dict(torchfile.load(self.path, headers_only=False))
+                self._held = held.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._whole = {}
+        self._held.close()
 
 
 def open_weights(path: Path) -> WeightFile:
@@ -168,7 +177,7 @@ def write_weights(
     Only torch's legacy format is held in memory while it is written, and needs torch.
 
     Args:
-        tensors: every key of the record, in its order.
+        tensors: every key of the record, in its order; each may end when the next is asked for.
 
     Raises:
         ValueError: a key is missing, or type and shape of a tensor are not the record's.
@@ -182,9 +191,10 @@ def write_weights(
         torchfile.write_zip(path, record.tensors, tensors, record.nesting)
     else:
         torch = torchfile.import_torch(path)
-        state = {key: torchfile.from_numpy(tensor) for key, tensor in tensors}
-        content = {record.nesting: state} if record.nesting else state
-        torch.save(content, path, _use_new_zipfile_serialization=False)
+        with WHOLE:
+            state = {key: torchfile.from_numpy(tensor.copy()) for key, tensor in tensors}
+            content = {record.nesting: state} if record.nesting else state
+            torch.save(content, path, _use_new_zipfile_serialization=False)
 
 
 def _only_tensors(path: Path, content: Any) -> dict[str, Any]:

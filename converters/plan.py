@@ -15,7 +15,7 @@ from converters.containers import SUFFIXES, WeightFile, open_weights
 from converters.maps import detect_style
 from converters.weightmap import KeyStyle, Wanted, WeightMap, misfits, wanted
 from magiccolor_jax import checkpoint
-from magiccolor_jax.tensorfile import TensorSpec
+from magiccolor_jax.tensorfile import Empty, TensorSpec
 
 FOLDER_STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 FOLDER_NAMES = tuple(
@@ -88,11 +88,13 @@ class Source:
         asked = wanted(network.weight_map, network.shapes, self.style)
         return sorted(asked, key=lambda item: position[item.keys[0]])
 
-    def read(self, network: Network, item: Wanted) -> Shaped[np.ndarray, "..."]:
+    def read(
+        self, network: Network, item: Wanted, empty: Empty = np.empty
+    ) -> Shaped[np.ndarray, "..."]:
         """One parameter of ours, in our orientation and the file's type."""
-        parts = [self.found[key].read(key).reshape(item.part) for key in item.keys]
+        parts = [self.found[key].read(key, empty).reshape(item.part) for key in item.keys]
         tensor = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        return network.weight_map.to_jax(item.path, tensor, item.shape)
+        return network.weight_map.to_jax(item.path, tensor, item.shape, empty)
 
     def dtype(self, item: Wanted) -> np.dtype:
         """Type of one parameter of ours."""
@@ -103,6 +105,11 @@ class Source:
         """The tensors that no network takes."""
         used = {key for net in self.networks for item in self.wanted(net) for key in item.keys}
         return {key: self.spec(key) for key in self.found if key not in used}
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all tensors."""
+        return sum(spec.nbytes for file in self.files for spec in file.specs.values())
 
     def check(self) -> None:
         """Compares names and shapes with the networks'.
@@ -146,10 +153,8 @@ class Plan:
     @property
     def nbytes(self) -> int:
         """Size of all tensors and small files."""
-        tensors = sum(
-            spec.nbytes for s in self.sources for f in s.files for spec in f.specs.values()
-        )
-        return tensors + sum((self.root / name).stat().st_size for name in self.verbatim)
+        small = sum((self.root / name).stat().st_size for name in self.verbatim)
+        return small + sum(source.nbytes for source in self.sources)
 
     @property
     def disk(self) -> int:

@@ -1,37 +1,85 @@
-"""Moving more bytes than memory holds: look-ahead, progress, room on the disk."""
+"""Moving more bytes than memory holds: threads, memory used again, progress, room on the disk."""
 
+import math
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import TypeVar
+
+import numpy as np
+from jaxtyping import Shaped
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 WORKERS = 2
-"""Threads that prepare tensors while the caller writes; also how many wait in memory."""
+"""Files that are read, turned and written at the same time, each by a thread."""
 
 
-def prefetch(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
-    """`make(item)` of each item, in order, prepared by threads a few items ahead.
+class Arena:
+    """Memory for the arrays of one tensor, used again for the next.
+
+    The n-th array after a `clear` lies where the n-th array before it lay: fresh pages would cost
+    as much time as the copies into them.
+    """
+
+    def __init__(self, stop: Event | None = None):
+        self._stop = stop
+        self._blocks: list[np.ndarray] = []
+        self._used = 0
+
+    def clear(self) -> None:
+        """Takes back what was given.
+
+        Raises:
+            CancelledError: the work that it serves was told to stop.
+        """
+        if self._stop and self._stop.is_set():
+            raise CancelledError
+        self._used = 0
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> Shaped[np.ndarray, "..."]:
+        """An array of undefined content, valid until `clear`."""
+        nbytes = math.prod(shape) * dtype.itemsize
+        if self._used == len(self._blocks):
+            self._blocks.append(np.empty(nbytes, np.uint8))
+        elif self._blocks[self._used].nbytes < nbytes:
+            self._blocks[self._used] = np.empty(nbytes, np.uint8)
+        block = self._blocks[self._used][:nbytes]
+        self._used += 1
+        return block.view(dtype).reshape(shape)
+
+
+def in_parallel(
+    work: Callable[[Item, Arena], Made], items: Sequence[Item], size: Callable[[Item], int]
+) -> list[Made]:
+    """`work(item, arena)` of every item by a few threads, the largest items first.
+
+    Args:
+        work: calls `arena.clear()` before each tensor, where it stops if another one has failed.
+
+    Returns:
+        What the works return, in the order of the items.
 
     Raises:
-        Exception: whatever `make` raises, at the item's turn.
+        Exception: what a work raised; the others have then stopped.
     """
-    waiting = deque()
+    stop = Event()
     with ThreadPoolExecutor(WORKERS) as pool:
+        ordered = sorted(range(len(items)), key=lambda index: -size(items[index]))
+        futures = {index: pool.submit(work, items[index], Arena(stop)) for index in ordered}
         try:
-            for item in items:
-                waiting.append(pool.submit(make, item))
-                if len(waiting) > WORKERS:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
+            finished, _ = wait(futures.values(), return_when=FIRST_EXCEPTION)
+            for future in finished:
+                future.result()
+        except BaseException:
+            stop.set()
             pool.shutdown(cancel_futures=True)
+            raise
+    return [futures[index].result() for index in range(len(items))]
 
 
 @contextmanager

@@ -1,15 +1,14 @@
-"""Writes a JAX folder from PyTorch files, one tensor at a time."""
+"""Writes a JAX folder from PyTorch files, tensor by tensor."""
 
 import shutil
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
 from converters.containers import FileRecord
 from converters.manifest import EXTRA, VERBATIM, Manifest, SourceRecord, write_manifest
 from converters.plan import Network, Plan, Source
-from converters.streaming import byte_progress, prefetch
+from converters.streaming import Arena, byte_progress, in_parallel
 from magiccolor_jax.checkpoint import write_config
 from magiccolor_jax.files import atomic_directory, sha256_of
 from magiccolor_jax.tensorfile import TensorFileWriter, TensorSpec
@@ -28,16 +27,17 @@ def convert_to_jax(plan: Plan, output: Path, *, progress: bool = True) -> None:
         for source in plan.sources
         for key, spec in source.extras.items()
     }
-    with ExitStack() as stack:
-        folder = stack.enter_context(atomic_directory(output))
-        advance = stack.enter_context(byte_progress("to JAX", plan.nbytes, show=progress))
-        hasher = stack.enter_context(ThreadPoolExecutor(1))
-        records = []
+    with (
+        atomic_directory(output) as folder,
+        byte_progress("to JAX", plan.nbytes, show=progress) as advance,
+    ):
         with TensorFileWriter(folder / EXTRA, extras) as extra:
-            for source in plan.sources:
-                hashes = [hasher.submit(sha256_of, file.path) for file in source.files]
-                _write_source(folder, source, extra, advance)
-                records.append(_record(plan.root, source, hashes))
+
+            def convert(source: Source, arena: Arena) -> SourceRecord:
+                _write_source(folder, source, extra, arena, advance)
+                return _record(plan.root, source)
+
+            records = in_parallel(convert, plan.sources, lambda source: source.nbytes)
         for name in plan.verbatim:
             target = folder / VERBATIM / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -47,33 +47,38 @@ def convert_to_jax(plan: Plan, output: Path, *, progress: bool = True) -> None:
 
 
 def _write_source(
-    folder: Path, source: Source, extra: TensorFileWriter, advance: Callable[[int], None]
+    folder: Path,
+    source: Source,
+    extra: TensorFileWriter,
+    arena: Arena,
+    advance: Callable[[int], None],
 ) -> None:
     with ExitStack() as files:
         for file in source.files:
             files.enter_context(file)
         for network in source.networks:
-            _write_network(folder, source, network, advance)
+            _write_network(folder, source, network, arena, advance)
         for key, spec in source.extras.items():
-            extra.write(f"{source.path}/{key}", source.found[key].read(key))
+            arena.clear()
+            extra.write(f"{source.path}/{key}", source.found[key].read(key, arena.empty))
             advance(spec.nbytes)
 
 
 def _write_network(
-    folder: Path, source: Source, network: Network, advance: Callable[[int], None]
+    folder: Path, source: Source, network: Network, arena: Arena, advance: Callable[[int], None]
 ) -> None:
     items = source.wanted(network)
     specs = {item.path: TensorSpec(source.dtype(item), item.shape) for item in items}
     path = folder / f"{network.stem}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     with TensorFileWriter(path, specs) as writer:
-        tensors = prefetch(lambda item: source.read(network, item), items)
-        for item, tensor in zip(items, tensors, strict=True):
-            writer.write(item.path, tensor)
-            advance(tensor.nbytes)
+        for item in items:
+            arena.clear()
+            writer.write(item.path, source.read(network, item, arena.empty))
+            advance(specs[item.path].nbytes)
 
 
-def _record(root: Path, source: Source, hashes: list[Future[str]]) -> SourceRecord:
+def _record(root: Path, source: Source) -> SourceRecord:
     files = [
         FileRecord(
             path=str(file.path.relative_to(root)),
@@ -81,9 +86,9 @@ def _record(root: Path, source: Source, hashes: list[Future[str]]) -> SourceReco
             tensors=file.specs,
             metadata=file.metadata,
             nesting=file.nesting,
-            sha256=digest.result(),
+            sha256=sha256_of(file.path),
         )
-        for file, digest in zip(source.files, hashes, strict=True)
+        for file in source.files
     ]
     return SourceRecord(
         path=source.path,

@@ -21,11 +21,11 @@ from converters.manifest import (
     read_manifest,
 )
 from converters.plan import overhead
-from converters.streaming import byte_progress, prefetch
+from converters.streaming import Arena, byte_progress, in_parallel
 from converters.weightmap import KeyStyle, WeightMap, wanted
 from magiccolor_jax.checkpoint import KINDS, ModelConfig, check_weights, read_config
 from magiccolor_jax.files import atomic_directory
-from magiccolor_jax.tensorfile import TensorFile, TensorSpec
+from magiccolor_jax.tensorfile import Empty, TensorFile, TensorSpec
 
 Tensor = Shaped[np.ndarray, "..."]
 
@@ -44,11 +44,11 @@ class Origin:
     part: tuple[int, int] = (0, 1)
     """Which of how many equal parts along PyTorch's first axis."""
 
-    def read(self) -> Tensor:
+    def read(self, empty: Empty = np.empty) -> Tensor:
         """The tensor as PyTorch has it."""
-        array = self.file.read(self.name)
+        array = self.file.read(self.name, empty)
         if self.weight_map is not None:
-            array = self.weight_map.to_torch(self.name, array)
+            array = self.weight_map.to_torch(self.name, array, empty)
         index, count = self.part
         return array if count == 1 else np.ascontiguousarray(np.split(array, count)[index])
 
@@ -60,9 +60,11 @@ class Filled:
     value: float
     spec: TensorSpec
 
-    def read(self) -> Tensor:
+    def read(self, empty: Empty = np.empty) -> Tensor:
         """The constant tensor."""
-        return np.full(self.spec.shape, self.value, self.spec.dtype)
+        array = empty(self.spec.shape, self.spec.dtype)
+        array.fill(self.value)
+        return array
 
 
 Origins = dict[str, Origin | Filled]
@@ -76,14 +78,11 @@ class OutputFile:
     origins: Origins
     """Where each key of the record is."""
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """All tensors in the record's order, read ahead by threads."""
-        keys = list(self.record.tensors)
-
-        def read(key: str) -> Tensor:
-            return self.origins[key].read().reshape(self.record.tensors[key].shape)
-
-        yield from zip(keys, prefetch(read, keys), strict=True)
+    def tensors(self, arena: Arena) -> Iterator[tuple[str, Tensor]]:
+        """All tensors in the record's order; each is valid until the next."""
+        for key, spec in self.record.tensors.items():
+            arena.clear()
+            yield key, self.origins[key].read(arena.empty).reshape(spec.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,13 +122,15 @@ def convert_to_torch(export: Export, output: Path, *, progress: bool = True) -> 
         byte_progress("to PyTorch", export.nbytes, show=progress) as advance,
     ):
 
-        def counted(file: OutputFile) -> Iterator[tuple[str, Tensor]]:
-            for key, tensor in file.tensors():
+        def counted(file: OutputFile, arena: Arena) -> Iterator[tuple[str, Tensor]]:
+            for key, tensor in file.tensors(arena):
                 yield key, tensor
                 advance(tensor.nbytes)
 
-        for file in export.files:
-            write_weights(folder / file.record.path, file.record, counted(file))
+        def write(file: OutputFile, arena: Arena) -> None:
+            write_weights(folder / file.record.path, file.record, counted(file, arena))
+
+        in_parallel(write, export.files, lambda file: file.record.nbytes)
         for name, source in export.copies.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             advance(shutil.copyfile(source, folder / name).stat().st_size)

@@ -20,7 +20,7 @@ import ml_dtypes
 import numpy as np
 from jaxtyping import Shaped
 
-from magiccolor_jax.tensorfile import NAMES, TensorSpec
+from magiccolor_jax.tensorfile import NAMES, Empty, TensorSpec
 
 Tensor = Shaped[np.ndarray, "..."]
 
@@ -128,15 +128,15 @@ def place_of(tensor: Any) -> Place:
     return Place(start + tensor.storage_offset() * tensor.element_size(), tensor.stride())
 
 
-def read_placed(path: Path, spec: TensorSpec, place: Place) -> Tensor:
-    """Fetches one tensor.
+def read_placed(path: Path, spec: TensorSpec, place: Place, empty: Empty = np.empty) -> Tensor:
+    """Fetches one tensor into memory that `empty` gives.
 
     Raises:
         ValueError: the file ends before it.
     """
     steps = ((size - 1) * step for size, step in zip(spec.shape, place.strides, strict=True))
     count = 1 + sum(steps) if 0 not in spec.shape else 0
-    flat = np.empty(count, spec.dtype)
+    flat = empty((count,), spec.dtype)
     with path.open("rb") as file:
         file.seek(place.offset)
         if file.readinto(flat.view(np.uint8).data) != flat.nbytes:

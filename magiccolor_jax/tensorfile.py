@@ -8,7 +8,7 @@ converters stream files larger than memory allows, so this reads and writes one 
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -30,6 +30,9 @@ DTYPES = {
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 MAX_HEADER = 100_000_000
 """Bytes; the format's own limit."""
+
+Empty = Callable[[tuple[int, ...], np.dtype], Shaped[np.ndarray, "..."]]
+"""Gives memory for an array of a shape and type, as `numpy.empty` does."""
 
 
 class TensorSpec(NamedTuple):
@@ -102,10 +105,10 @@ class TensorFile:
         self.specs[key] = spec
         self._offsets[key] = data + begin
 
-    def read(self, key: str) -> Shaped[np.ndarray, "..."]:
-        """One tensor, in memory of its own."""
+    def read(self, key: str, empty: Empty = np.empty) -> Shaped[np.ndarray, "..."]:
+        """One tensor, in memory that `empty` gives."""
         spec = self.specs[key]
-        out = np.empty(spec.shape, spec.dtype)
+        out = empty(spec.shape, spec.dtype)
         with self.path.open("rb", buffering=0) as file:
             file.seek(self._offsets[key])
             view, done = memoryview(out.reshape(-1).view(np.uint8).data), 0
@@ -157,11 +160,11 @@ class TensorFileWriter:
         text += b" " * (-len(text) % 8)
         self._specs, self._missing, self._data = dict(specs), set(specs), 8 + len(text)
         self._file = path.open("wb", buffering=0)
-        _write_all(self._file, struct.pack("<Q", len(text)) + text)
+        self._write_at(0, struct.pack("<Q", len(text)) + text)
         self._file.truncate(self._data + end)
 
     def write(self, key: str, array: Shaped[np.ndarray, "..."]) -> None:
-        """Puts one tensor in its place.
+        """Puts one tensor in its place; threads may do so at the same time.
 
         Raises:
             ValueError: its type or shape is not the announced one.
@@ -170,10 +173,15 @@ class TensorFileWriter:
         spec = TensorSpec(array.dtype, array.shape)
         if spec != self._specs[key]:
             raise ValueError(f"{key}: announced {self._specs[key]}, got {spec}")
-        self._file.seek(self._data + self._offsets[key])
         flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        _write_all(self._file, flat.data)
+        self._write_at(self._data + self._offsets[key], flat.data)
         self._missing.discard(key)
+
+    def _write_at(self, offset: int, data: bytes | memoryview) -> None:
+        """Writes every byte (one call moves at most 2 GiB)."""
+        view, done = memoryview(data), 0
+        while done < len(view):
+            done += os.pwrite(self._file.fileno(), view[done:], offset + done)
 
     def __enter__(self) -> "TensorFileWriter":
         return self
@@ -189,10 +197,3 @@ class TensorFileWriter:
         self._file.close()
         if kind is None and self._missing:
             raise ValueError(f"{self._file.name}: never written: {sorted(self._missing)}")
-
-
-def _write_all(file, data) -> None:
-    """Writes every byte to an unbuffered file (one call moves at most 2 GiB)."""
-    view, done = memoryview(data), 0
-    while done < len(view):
-        done += file.write(view[done:])

@@ -3,8 +3,9 @@
     python scripts/bench_convert.py --size nano
     python scripts/bench_convert.py --size full --release RELEASE --work /data   # needs 60 GB
 
-Conversion and `cp -r` alternate; the ratio is the median of the ratios of each pair. What the page
-cache holds helps both alike.
+Conversion and `cp -r` alternate; the ratio is the median of the ratios of each pair. Both start
+from the same state: the other's output is gone, and the source has just been read, so that the page
+cache holds as much of it as it can.
 """
 
 import hashlib
@@ -25,6 +26,7 @@ from report import ROOT, run_python, show, write_json
 
 from converters.containers import open_weights
 from converters.manifest import read_manifest
+from magiccolor_jax.files import sha256_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,16 +67,18 @@ def main(args: Args) -> int:
 def direction(name: str, source: Path, output: Path, work: Path, rounds: int) -> dict[str, Any]:
     """One direction, timed; leaves `output` behind."""
     converting, copying, peaks, disks = [], [], [], []
+    copy = work / "copy"
     for _ in range(rounds):
         shutil.rmtree(output, ignore_errors=True)
+        _read(source)
+        copying.append(_timed(["cp", "-r", source, copy])[0])
+        shutil.rmtree(copy)
+        _read(source)
         with DiskPeak(work) as disk:
             seconds, peak = _timed([sys.executable, "-m", "converters", source, output])
         converting.append(seconds)
         peaks.append(peak)
         disks.append(disk.gigabytes)
-        copy = work / "copy"
-        copying.append(_timed(["cp", "-r", source, copy])[0])
-        shutil.rmtree(copy)
     return {
         "direction": name,
         "convert s": median(converting),
@@ -85,6 +89,13 @@ def direction(name: str, source: Path, output: Path, work: Path, rounds: int) ->
         "peak disk GB": max(disks),
         "output GB": _size(output) / 1e9,
     }
+
+
+def _read(folder: Path) -> None:
+    """Brings a folder's files into the page cache."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            sha256_of(path)
 
 
 def _timed(command: list[Any]) -> tuple[float, float]:

@@ -11,9 +11,8 @@ O(1).
 
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +22,7 @@ from jaxtyping import Shaped
 
 from converters.containers import Container, FileRecord, write_weights
 from converters.keylist import KEYS, expected_tensors
-from converters.streaming import byte_progress, check_space, gigabytes, prefetch
+from converters.streaming import Arena, byte_progress, check_space, gigabytes, in_parallel
 from magiccolor_jax.files import atomic_directory
 from magiccolor_jax.tensorfile import TensorSpec
 
@@ -103,8 +102,12 @@ def main(args: Args) -> None:
         for name, text in (texts | TEXTS).items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text)
-        for record in records:
-            write_weights(folder / record.path, record, _random_file(record, args.seed, advance))
+
+        def write(record: FileRecord, arena: Arena) -> None:
+            tensors = _random_file(record, args.seed, arena, advance)
+            write_weights(folder / record.path, record, tensors)
+
+        in_parallel(write, records, lambda record: record.nbytes)
 
 
 def load_configs(size: Size) -> dict[str, Any]:
@@ -225,13 +228,12 @@ SIZES_OF = {
 
 
 def _random_file(
-    record: FileRecord, seed: int, advance: Any
+    record: FileRecord, seed: int, arena: Arena, advance: Callable[[int], None]
 ) -> Iterator[tuple[str, Shaped[np.ndarray, "..."]]]:
-    keys = list(record.tensors)
-    make = partial(_named_tensor, record, seed)
-    for key, tensor in zip(keys, prefetch(make, keys), strict=True):
-        advance(tensor.nbytes)
-        yield key, tensor
+    for key, spec in record.tensors.items():
+        arena.clear()
+        yield key, _named_tensor(record, seed, key)
+        advance(spec.nbytes)
 
 
 def _named_tensor(record: FileRecord, seed: int, key: str) -> Shaped[np.ndarray, "..."]:

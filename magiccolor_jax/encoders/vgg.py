@@ -106,12 +106,12 @@ class VGG19(nnx.Module):
         x = (pixels.astype(jnp.float32) - IMAGENET_MEAN) / IMAGENET_STD
         names = list(LAYERS)[: list(LAYERS).index(last) + 1]
         found = {}
-        for block, group in groupby(names, key=lambda name: LAYERS[name][0]):
+        for block, members in groupby(names, key=lambda name: LAYERS[name][0]):
             if block > 1:
                 x = nnx.max_pool(x, (2, 2), strides=(2, 2), padding="VALID")
-            made = call(partial(self._block, tuple(group)), self.cfg.remat, x)
-            found |= made
-            x = made[max(made)]
+            group = tuple(members)
+            found |= call(partial(self._block, group), self.cfg.remat, x)
+            x = found[group[-1]]
         return tuple(found[name] for name in self.cfg.layers)
 
     def _block(self, names: tuple[str, ...], x: Array) -> dict[str, Array]:
