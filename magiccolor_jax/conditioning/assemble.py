@@ -3,8 +3,11 @@
 This file reads the recipe's choices of what each half of guidance sees.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -36,6 +39,15 @@ class Encoders(NamedTuple):
     vae: VAE
     clip: CLIPVision | None = None
     """None when the context is not CLIP's."""
+
+
+class Dropping(NamedTuple):
+    """What a training step leaves out of its conditions."""
+
+    rows: Bool[Array, " B"]
+    """Cases that see what the unconditional half of guidance sees (recipe `uncond_drops`)."""
+    token_key: Array
+    """Draws the tokens that `recipe.token_drop` replaces."""
 
 
 class Context(NamedTuple):
@@ -70,25 +82,29 @@ def assemble(
     recipe: Recipe,
     *,
     guided: bool,
-    drop_key: Array | None = None,
+    training: Dropping | None = None,
 ) -> Conditioning:
     """Computes the conditions of B cases.
 
     Args:
         tokens: DINOv2 features of `batch.reference_pixels`.
         guided: rows are [unconditional | conditional] (2B); else conditional alone (B).
-        drop_key: training only: which tokens `recipe.token_drop` replaces.
+        training: what is dropped; only without `guided`, whose halves are fixed.
 
     Raises:
         ValueError: the recipe asks for a network that the model does not have.
     """
-    patches = tokens.patches
-    if drop_key is not None and recipe.token_drop:
-        patches = drop_tokens(drop_key, patches, tokens.cls, recipe.token_drop)
+    assert not (guided and training), "the halves of guidance are fixed"
+    dropped = None if training is None else training.rows
     context = _context(model, encoders, batch, tokens, recipe)
     drops = recipe.uncond_drops
-    denoiser_context = _rows(context, nulls.denoiser, guided, "context" in drops)
-    reference, matching = _reference(model, encoders, batch, context, draws, nulls, recipe, guided)
+
+    def rows_of(null: Array, both: bool) -> Context:
+        return _rows(context, null, both, dropped) if "context" in drops else _both(context, both)
+
+    denoiser_context = rows_of(nulls.denoiser, guided)
+    of_reference = partial(rows_of, nulls.reference)
+    reference, matching = _reference(model, encoders, batch, draws, recipe, guided, of_reference)
     bank = None
     if recipe.reference_bank and reference is not None:
         keeps_all = guided and "bank" not in drops
@@ -96,11 +112,12 @@ def assemble(
         bank = tuple(_bank(x[-rows:], recipe) for x in reference.hidden)
     instance = None
     if model.instance_guider is not None:
-        guider = model.instance_guider
-        instance = _instance_guide(guider, batch, patches, recipe, denoiser_context, guided)
+        seen = model.instance_guider, batch, tokens, recipe, denoiser_context
+        instance = _instance_guide(*seen, guided, training)
     hint = model.sketch_guider.embed(batch.sketch)
+    sees = ~dropped if dropped is not None and "bank" in drops else None
     return Conditioning(
-        caches=model.denoiser.project(*denoiser_context, bank),
+        caches=model.denoiser.project(*denoiser_context, bank, sees),
         sketch=Guide(_twice(hint, guided), model.sketch_guider.project(*denoiser_context)),
         instance=instance,
         matching=matching,
@@ -124,20 +141,26 @@ def _context(
     return Context(model.context(sequence), mask)
 
 
-def _rows(context: Context, null: Array, guided: bool, dropped: bool) -> Context:
-    """Context of all rows; the unconditional half gets the null token where it is dropped."""
-    if not guided:
+def _rows(context: Context, null: Array, guided: bool, dropped: Array | None) -> Context:
+    """Context of all rows; the unconditional half, or the dropped rows, get the null token."""
+    if not guided and dropped is None:
         return context
     batch, length, width = context.tokens.shape
-    mask = context.mask
-    if not dropped:
-        return Context(_twice(context.tokens, True), mask if mask is None else _twice(mask, True))
     absent = jnp.broadcast_to(null, (batch, 1, width)).astype(context.tokens.dtype)
     absent = jnp.pad(absent, ((0, 0), (0, length - 1), (0, 0)))
-    if mask is not None:
-        only_first = jnp.broadcast_to(jnp.arange(length) == 0, mask.shape)
-        mask = jnp.concatenate([only_first, mask])
-    return Context(jnp.concatenate([absent, context.tokens]), mask)
+    only_first = jnp.broadcast_to(jnp.arange(length) == 0, (batch, length))
+    without = Context(absent, None if context.mask is None else only_first)
+    if guided:
+        return jax.tree.map(lambda x, y: jnp.concatenate([x, y]), without, context)
+    assert dropped is not None
+    return jax.tree.map(
+        lambda x, y: jnp.where(dropped.reshape(batch, *[1] * (x.ndim - 1)), x, y), without, context
+    )
+
+
+def _both(context: Context, guided: bool) -> Context:
+    """The same context for both halves of guidance."""
+    return jax.tree.map(lambda x: _twice(x, guided), context)
 
 
 def _twice(x: Array, guided: bool) -> Array:
@@ -149,13 +172,16 @@ def _reference(
     model: MagicColor,
     encoders: Encoders,
     batch: Batch,
-    context: Context,
     draws: Draws,
-    nulls: NullContexts,
     recipe: Recipe,
     guided: bool,
+    rows_of: Callable[[bool], Context],
 ) -> tuple[ReferenceFeatures | None, Matching | None]:
-    """The reference UNet's features, of both halves only where both are read."""
+    """The reference UNet's features, of both halves only where both are read.
+
+    Args:
+        rows_of: the reference UNet's context, of both halves or of the conditional one.
+    """
     if not uses_reference(recipe):
         return None, None
     mode = recipe.color_matching
@@ -166,8 +192,7 @@ def _reference(
     if recipe.canvas_latent == "sample":
         latents = posterior.sample(draws.canvas)
     both = guided and (mode == "release" or "bank" not in recipe.uncond_drops)
-    rows = _rows(context, nulls.reference, both, "context" in recipe.uncond_drops)
-    features = model.reference_features(_twice(latents, both), *rows)
+    features = model.reference_features(_twice(latents, both), *rows_of(both))
     if mode == "off":
         return features, None
     if mode == "release":
@@ -187,17 +212,23 @@ def _bank(hidden: Array, recipe: Recipe) -> Array:
 def _instance_guide(
     guider: ControlNet,
     batch: Batch,
-    patches: Float[Array, "B K G G C"],
+    tokens: TokenGrid,
     recipe: Recipe,
     context: Context,
     guided: bool,
+    training: Dropping | None,
 ) -> Guide:
     """The instance guider's hint and context, of the rows that see the instances."""
+    patches, keep = tokens.patches, None
+    if training is not None and recipe.token_drop:
+        patches = drop_tokens(training.token_key, patches, tokens.cls, recipe.token_drop)
+    if training is not None and "instances" in recipe.uncond_drops:
+        keep = ~training.rows
     where = place(batch.instance_map, batch.boxes, batch.roi, batch.valid, patches.shape[2], recipe)
     hint = guidance_hint(guider, patches, where)
     if guided and "instances" in recipe.uncond_drops:
         return Guide(hint, guider.project(*_last_rows(context, batch.sketch.shape[0])))
-    return Guide(_twice(hint, guided), guider.project(*context))
+    return Guide(_twice(hint, guided), guider.project(*context), keep)
 
 
 def _last_rows(context: Context, rows: int) -> Context:

@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from magiccolor_jax.nn.remat import call
 from magiccolor_jax.nn.resnet import ResnetBlock
@@ -188,8 +188,12 @@ def project_all(
     context: Float[Array, "B S E"],
     mask: Array | None = None,
     reference: Hidden | None = None,
+    sees: Bool[Array, " R"] | None = None,
 ) -> tuple[BlockCache, ...]:
     """Projects the conditions under each transformer's weights, in order of execution.
+
+    Args:
+        sees: which of the reference's rows are attended to; None: all.
 
     Raises:
         ValueError: the reference's features do not pair with the transformers.
@@ -201,4 +205,4 @@ def project_all(
             f"expected {len(transformers)}, got {len(banks)}"
         )
     pairs = zip(transformers, banks, strict=True)
-    return tuple(t.block.project(context, mask, bank) for t, bank in pairs)
+    return tuple(t.block.project(context, mask, bank, sees) for t, bank in pairs)

@@ -9,9 +9,10 @@ canvas --CLIP (or DINOv2) --> cross-attention context ----'
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from magiccolor_jax.models.color_matching import Matching
 from magiccolor_jax.models.context import ContextConfig, ContextEncoder
@@ -27,6 +28,8 @@ class Guide(NamedTuple):
     """From `ControlNet.embed`."""
     caches: tuple[BlockCache, ...]
     """From `ControlNet.project`."""
+    keep: Bool[Array, " R"] | None = None
+    """Rows that are guided; None: all."""
 
 
 class Conditioning(NamedTuple):
@@ -123,12 +126,18 @@ class MagicColor(nnx.Module):
         conditioning: Conditioning,
     ) -> Residuals:
         """Sum of both guiders, weight 1 each."""
-        total = self.sketch_guider(latents, timesteps, *conditioning.sketch)
-        if conditioning.instance is None:
+        sketch, instance = conditioning.sketch, conditioning.instance
+        total = self.sketch_guider(latents, timesteps, sketch.hint, sketch.caches)
+        if instance is None:
             return total
         assert self.instance_guider is not None, "its guide was made by it"
-        rows = conditioning.instance.hint.shape[0]
-        added = self.instance_guider(latents[-rows:], timesteps[-rows:], *conditioning.instance)
+        rows = instance.hint.shape[0]
+        added = self.instance_guider(
+            latents[-rows:], timesteps[-rows:], instance.hint, instance.caches
+        )
+        if instance.keep is not None:
+            keep = instance.keep[:, None, None, None]
+            added = jax.tree.map(lambda residual: jnp.where(keep, residual, 0), added)
         down = zip(total.down, added.down, strict=True)
         return Residuals(
             tuple(add_to_last_rows(x, y) for x, y in down), add_to_last_rows(total.mid, added.mid)

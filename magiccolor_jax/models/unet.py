@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from magiccolor_jax.models.blocks import (
     RESNET_EPSILON,
@@ -94,14 +94,16 @@ class UNet(nnx.Module):
         context: Float[Array, "B S E"],
         mask: Array | None = None,
         reference: Hidden | None = None,
+        sees: Bool[Array, " R"] | None = None,
     ) -> tuple[BlockCache, ...]:
         """What is constant over steps: keys and values of context and reference.
 
         Args:
             mask: [B S] bool, False where a context token is padding.
             reference: `ReferenceFeatures.hidden` for the last R rows of the batch.
+            sees: which of these rows attend to it; None: all.
         """
-        return project_all(self.transformers, context, mask, reference)
+        return project_all(self.transformers, context, mask, reference, sees)
 
     def __call__(
         self,

@@ -51,9 +51,13 @@ class TransformerBlock(nnx.Module):
         context: Float[Array, "B S E"],
         mask: Bool[Array, "B S"] | None,
         reference: Float[Array, "R T C"] | None,
+        sees: Bool[Array, " R"] | None = None,
     ) -> BlockCache:
         """Keys and values of the conditions under this block's weights."""
-        bank = None if reference is None else KeysValues(*self.attn1.keys_values(reference))
+        bank = None
+        if reference is not None:
+            shown = None if sees is None else jnp.broadcast_to(sees[:, None], reference.shape[:2])
+            bank = KeysValues(*self.attn1.keys_values(reference), shown)
         return BlockCache(KeysValues(*self.attn2.keys_values(context), mask), bank)
 
     def __call__(
@@ -72,10 +76,14 @@ class TransformerBlock(nnx.Module):
         if reference is None:
             return self.attn1.merge(attend(query, key, value))
         alone = normed.shape[0] - reference.key.shape[0]  # rows that do not see the reference
+        mask = reference.mask
+        if mask is not None:
+            mask = jnp.concatenate([jnp.ones((mask.shape[0], key.shape[1]), bool), mask], axis=1)
         joined = attend(
             query[alone:],
             jnp.concatenate([key[alone:], reference.key], axis=1),
             jnp.concatenate([value[alone:], reference.value], axis=1),
+            mask=mask,
         )
         if alone:
             own = attend(query[:alone], key[:alone], value[:alone])

@@ -11,7 +11,13 @@ from flax import nnx
 from oracles.randomise import randomise
 
 from magiccolor_jax.conditioning import assemble as module
-from magiccolor_jax.conditioning.assemble import Encoders, assemble, mixes_halves, uses_clip
+from magiccolor_jax.conditioning.assemble import (
+    Dropping,
+    Encoders,
+    assemble,
+    mixes_halves,
+    uses_clip,
+)
 from magiccolor_jax.encoders.vae import Posterior
 from magiccolor_jax.models.context import ContextConfig
 from magiccolor_jax.models.controlnet import ControlNetConfig
@@ -105,9 +111,9 @@ def inputs():
 def program(recipe, guided):
     """Conditions and one evaluation as one program: noise of all rows."""
 
-    def noise(model, encoders, batch, tokens, draws, nulls, drop_key=None):
+    def noise(model, encoders, batch, tokens, draws, nulls, training=None):
         conditioning = assemble(
-            model, encoders, batch, tokens, draws, nulls, recipe, guided=guided, drop_key=drop_key
+            model, encoders, batch, tokens, draws, nulls, recipe, guided=guided, training=training
         )
         latents = jnp.concatenate([draws.noise] * (2 if guided else 1))
         timesteps = jnp.full(len(latents), 501)
@@ -116,9 +122,15 @@ def program(recipe, guided):
     return nnx.jit(noise)
 
 
-def halves(recipe, model, encoders, inputs, **options):
+def halves(recipe, model, encoders, inputs):
     """(unconditional, conditional) noise."""
-    return np.split(np.asarray(program(recipe, True)(model, encoders, *inputs, **options)), 2)
+    return np.split(np.asarray(program(recipe, True)(model, encoders, *inputs)), 2)
+
+
+def trained(recipe, model, encoders, inputs, rows):
+    """Noise in training, with the given rows dropped."""
+    training = Dropping(jnp.asarray(rows), jax.random.key(0))
+    return np.asarray(program(recipe, False)(model, encoders, *inputs, training=training))
 
 
 def changed(inputs, what):
@@ -203,11 +215,11 @@ def test_length_of_the_context(model, encoders, inputs):
     assert shapes[1].caches[0].context.mask.shape == (2 * CASES, lengths[1])
 
 
-def traced(recipe, model, encoders, inputs, guided=True, drop_key=None):
+def traced(recipe, model, encoders, inputs, guided=True):
     """The conditions as shapes; nothing is compiled."""
 
     def call(model, encoders, inputs):
-        return assemble(model, encoders, *inputs, recipe, guided=guided, drop_key=drop_key)
+        return assemble(model, encoders, *inputs, recipe, guided=guided)
 
     return nnx.eval_shape(call, model, encoders, inputs)
 
@@ -285,13 +297,32 @@ def test_tokens_are_dropped_in_training_alone(model, encoders, inputs):
     choice = recipe(token_drop=1.0)
     without = halves(choice, model, encoders, inputs)[1]
     assert np.array_equal(without, halves(recipe(), model, encoders, inputs)[1])
-    key = jax.random.key(0)
-    dropped = halves(choice, model, encoders, inputs, drop_key=key)[1]
+    dropped = trained(choice, model, encoders, inputs, [False] * CASES)
     assert differ(without, dropped)
     batch, tokens, *rest = inputs
     everywhere = jnp.broadcast_to(tokens.cls[:, :, None, None], tokens.patches.shape)
     expected = halves(choice, model, encoders, (batch, TokenGrid(tokens.cls, everywhere), *rest))
     assert np.abs(dropped - expected[1]).max() < 1e-6
+
+
+DROPS = {
+    "paper": recipe(),
+    "nothing dropped": recipe(uncond_drops=NOTHING),
+    "release drops": recipe(uncond_drops=("bank", "context")),
+    "instances alone": recipe(uncond_drops=("instances",)),
+    "dinov2": recipe(context="dinov2"),
+    "no bank": recipe(reference_bank=False),
+}
+
+
+@pytest.mark.parametrize("choice", DROPS.values(), ids=DROPS)
+def test_a_dropped_row_sees_what_the_unconditional_half_sees(model, encoders, inputs, choice):
+    uncond, cond = halves(choice, model, encoders, inputs)
+    every_token = dataclasses.replace(choice, token_drop=0.0)
+    found = trained(every_token, model, encoders, inputs, [True, False])
+    expected = np.stack([uncond[0], cond[1]])
+    assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+    assert differ(uncond[0], cond[0]) or choice.uncond_drops == NOTHING
 
 
 def test_questions_that_others_ask():
