@@ -80,6 +80,16 @@ class Batch(NamedTuple):
     """False where K was padded up to its bucket, or where an instance owns no pixel."""
 
 
+class TrainingBatch(NamedTuple):
+    """B cases with their ground truth."""
+
+    case: Batch
+    target: Float[Any, "B H W 3"]
+    """What the page shall look like, [-1, 1]."""
+    counts: Bool[Any, "B K G G"]
+    """Which patches of each reference belong to its instance."""
+
+
 class TokenGrid(NamedTuple):
     """DINOv2 features of K references per case (registers dropped, final norm applied)."""
 

@@ -1,0 +1,1 @@
+"""Training losses, each [B]; `objective.py` weighs and names them."""

@@ -1,0 +1,283 @@
+"""What a training step minimises: the losses of one batch, weighed and named.
+
+Image-space terms look at x0 hat, the clean picture that the prediction implies at the sample's own
+timestep. Decoding it costs more than the denoiser's own evaluation, so they see a random crop, only
+samples with little noise, and only some of the steps.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int, Shaped
+
+from magiccolor_jax.conditioning.assemble import Dropping, Encoders, assemble, mixes_halves
+from magiccolor_jax.diffusion.schedule import Schedule
+from magiccolor_jax.encoders.dinov2 import DINOv2
+from magiccolor_jax.encoders.vgg import VGG19
+from magiccolor_jax.losses.color import color_loss, warp_colors
+from magiccolor_jax.losses.denoising import (
+    denoising_loss,
+    denoising_target,
+    min_snr_weight,
+    noisy_latents,
+    predicted_clean,
+)
+from magiccolor_jax.losses.edge import edge_weight
+from magiccolor_jax.losses.patches import (
+    CELL,
+    cell_colors,
+    cell_owners,
+    dino_input,
+    patch_colors,
+)
+from magiccolor_jax.losses.perceptual import perceptual_loss
+from magiccolor_jax.models.magiccolor import MagicColor
+from magiccolor_jax.recipe import Recipe
+from magiccolor_jax.types import LATENT_FACTOR, Draws, NullContexts, TokenGrid, TrainingBatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Weights of the losses; a weight of 0 leaves the term out of the program."""
+
+    edge: bool = True
+    """Sobel edges of the ground truth weigh the denoising loss."""
+    min_snr_gamma: float | None = None
+    """Min-SNR weighting of the denoising loss (arXiv:2303.09556: 5); None: every timestep alike."""
+    perceptual: float = 0.1
+    """Weight of VGG-19's features on x0 hat."""
+    color: float = 0.1
+    """Weight of colour matching by DINOv2's features on x0 hat."""
+    picture_share: float = 0.5
+    """Probability that a step looks at pictures; the terms are divided by it, so that weights mean
+    the same whatever it is."""
+    picture_below: float = 0.6
+    """Only samples with t below this share of the schedule count in the image-space terms: beyond,
+    x0 hat is a guess."""
+    picture_crop: int = 256
+    """Side in pixels of the random crop of x0 hat that is decoded; a multiple of 16."""
+    drop: float = 0.1
+    """Probability that a sample sees what the unconditional half of guidance sees
+    (arXiv:2207.12598)."""
+
+    def __post_init__(self):
+        for name in ("perceptual", "color"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"LossConfig: {name} must not be negative, got {self}")
+        for name in ("picture_share", "picture_below", "drop"):
+            low = 0.0 if name == "drop" else 1e-6
+            if not low <= getattr(self, name) <= 1.0:
+                raise ValueError(
+                    f"LossConfig: {name} is a share and must lie in [{low}, 1], "
+                    f"got {getattr(self, name)}"
+                )
+        if self.picture_crop < CELL or self.picture_crop % CELL:
+            raise ValueError(
+                f"LossConfig: picture_crop must be a multiple of {CELL}, got {self.picture_crop}"
+            )
+
+    @property
+    def sees_pictures(self) -> bool:
+        """Whether any term needs x0 hat decoded."""
+        return self.perceptual > 0 or self.color > 0
+
+
+class Frozen(NamedTuple):
+    """Networks that training reads and never changes."""
+
+    encoders: Encoders
+    dinov2: DINOv2
+    nulls: NullContexts
+    vgg: VGG19 | None = None
+    """None where the perceptual weight is 0."""
+
+
+class Keys(NamedTuple):
+    """One key for each thing that a step draws."""
+
+    timesteps: Array
+    noise: Array
+    posterior: Array
+    canvas: Array
+    drop: Array
+    tokens: Array
+    pictures: Array
+    crop: Array
+
+    @classmethod
+    def split(cls, key: Array) -> "Keys":
+        """Keys of one step."""
+        return cls(*jax.random.split(key, len(cls._fields)))
+
+
+class Objective:
+    """The loss of a batch under one recipe, schedule and choice of losses."""
+
+    def __init__(self, cfg: LossConfig, recipe: Recipe, schedule: Schedule):
+        """Checks what can be trained.
+
+        Raises:
+            ValueError: colour matching mixes the halves of guidance, which training does not have.
+        """
+        if mixes_halves(recipe):
+            raise ValueError(
+                "training: color_matching must be 'off' or 'fixed', got "
+                f"{recipe.color_matching!r}: it mixes the halves of guidance, and training has one"
+            )
+        self.cfg, self.recipe, self.schedule = cfg, recipe, schedule
+        self._alphas = schedule.alphas_cumprod.astype(np.float32)
+
+    def __call__(
+        self,
+        model: MagicColor,
+        frozen: Frozen,
+        batch: TrainingBatch,
+        keys: Keys,
+        progress: Float[Array, ""],
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """The mean loss of a batch, and its terms.
+
+        Args:
+            progress: share of the training that is done, 0..1.
+        """
+        clean = self._clean(frozen, batch, keys.posterior)
+        count = clean.shape[0]
+        timesteps = jax.random.randint(keys.timesteps, (count,), 0, len(self._alphas))
+        abar = jnp.asarray(self._alphas)[timesteps]
+        noise = jax.random.normal(keys.noise, clean.shape)
+        noisy = noisy_latents(clean, noise, abar)
+        tokens = jax.tree.map(lax.stop_gradient, self._tokens(frozen, batch))
+        conditioning = self._condition(model, frozen, batch, tokens, keys)
+        output = model(noisy, timesteps, conditioning)
+        kind = self.schedule.prediction_type
+        target = denoising_target(clean, noise, abar, kind)
+        weight = None
+        if self.cfg.edge:
+            weight = edge_weight(batch.target, LATENT_FACTOR, progress)
+        losses = denoising_loss(output, target, weight)
+        if self.cfg.min_snr_gamma is not None:
+            losses = losses * min_snr_weight(abar, kind, gamma=self.cfg.min_snr_gamma)
+        terms = {"denoise": jnp.mean(losses)}
+        if self.cfg.sees_pictures:
+            guess = predicted_clean(noisy, output, abar, kind)
+            counts = timesteps < self.cfg.picture_below * len(self._alphas)
+            terms |= self._sometimes(frozen, batch, tokens, guess, counts, keys)
+        weighed = [self._weight(name) * term for name, term in terms.items()]
+        total = jnp.sum(jnp.stack(weighed))
+        return total, {f"loss/{name}": term for name, term in terms.items()} | {"loss": total}
+
+    def _weight(self, name: str) -> float:
+        return 1.0 if name == "denoise" else getattr(self.cfg, name)
+
+    def _clean(self, frozen: Frozen, batch: TrainingBatch, key: Array) -> Float[Array, "B h w C"]:
+        posterior = frozen.encoders.vae.encode(batch.target)
+        return lax.stop_gradient(posterior.sample(jax.random.normal(key, posterior.mean.shape)))
+
+    def _tokens(self, frozen: Frozen, batch: TrainingBatch) -> TokenGrid:
+        """DINOv2 features of every reference."""
+        pixels = batch.case.reference_pixels
+        features = frozen.dinov2(pixels.reshape(-1, *pixels.shape[2:]))
+        return TokenGrid(*(x.reshape(*pixels.shape[:2], *x.shape[1:]) for x in features))
+
+    def _condition(self, model, frozen, batch, tokens, keys):
+        case, count = batch.case, batch.target.shape[0]
+        side = case.canvas.shape[1] // LATENT_FACTOR
+        channels = frozen.encoders.vae.cfg.latent_channels
+        draws = Draws(
+            noise=jnp.zeros((count, 0, 0, channels)),  # the forward process has its own
+            canvas=jax.random.normal(keys.canvas, (count, side, side, channels)),
+            order=jnp.zeros((count, 0), jnp.int32),
+        )
+        rows = jax.random.bernoulli(keys.drop, self.cfg.drop, (count,))
+        return assemble(
+            model,
+            frozen.encoders,
+            case,
+            tokens,
+            draws,
+            frozen.nulls,
+            self.recipe,
+            guided=False,
+            training=Dropping(rows, keys.tokens),
+        )
+
+    def _sometimes(self, frozen, batch, tokens, guess, counts, keys) -> dict[str, Array]:
+        """The image-space terms in a share of the steps, zero in the others."""
+
+        def look(guess):
+            terms = self._pictures(frozen, batch, tokens, guess, keys.crop)
+            share = self.cfg.picture_share * counts.shape[0]
+            return {name: jnp.sum(jnp.where(counts, x, 0)) / share for name, x in terms.items()}
+
+        if self.cfg.picture_share == 1.0:
+            return look(guess)
+        names = [name for name in ("perceptual", "color") if self._weight(name)]
+        looks = jax.random.bernoulli(keys.pictures, self.cfg.picture_share)
+        return lax.cond(looks, look, lambda _: dict.fromkeys(names, jnp.zeros(())), guess)
+
+    def _pictures(
+        self,
+        frozen: Frozen,
+        batch: TrainingBatch,
+        tokens: TokenGrid,
+        guess: Float[Array, "B h w C"],
+        key: Array,
+    ) -> dict[str, Float[Array, " B"]]:
+        """Each image-space term on a random crop, which begins at a whole cell."""
+        crop = random_crop(key, batch.target.shape[1:3], self.cfg.picture_crop, guess.shape[0])
+        decoded = frozen.encoders.vae.decode(crop.of(guess, LATENT_FACTOR))
+        terms = {}
+        if self.cfg.perceptual:
+            assert frozen.vgg is not None, "loaded where the weight is not 0"
+            terms["perceptual"] = perceptual_loss(frozen.vgg, decoded, crop.of(batch.target, 1))
+        if self.cfg.color:
+            warped = warp_colors(
+                frozen.dinov2(dino_input(batch.target, frozen.dinov2.cfg.patch_size)).patches,
+                cell_owners(batch.case.instance_map),
+                tokens.patches,
+                patch_colors(batch.case.reference_pixels, tokens.patches.shape[2]),
+                batch.counts,
+            )
+            seen = jax.tree.map(lambda x: crop.of(x, CELL), warped)
+            terms["color"] = color_loss(cell_colors(decoded), seen)
+        return terms
+
+
+class Crop(NamedTuple):
+    """The same part of several arrays of different resolutions."""
+
+    top: Int[Array, " B"]
+    """In cells."""
+    left: Int[Array, " B"]
+    """In cells."""
+    size: tuple[int, int]
+    """Height and width in pixels."""
+
+    def of(self, x: Shaped[Array, "B H W *C"], reduction: int) -> Array:
+        """The part of an array that has one entry per `reduction` pixels along each axis."""
+        height, width = (side // reduction for side in self.size)
+        scale = CELL // reduction
+
+        def one(x, top, left):
+            return lax.dynamic_slice(
+                x,
+                (top * scale, left * scale, *[0] * (x.ndim - 2)),
+                (height, width, *x.shape[2:]),
+            )
+
+        return jax.vmap(one)(x, self.top, self.left)
+
+
+def random_crop(key: Array, page: tuple[int, int], side: int, count: int) -> Crop:
+    """A crop of each sample, at most as large as the page (its sides are multiples of a cell)."""
+    height, width = min(side, page[0]), min(side, page[1])
+    rows, columns = jax.random.split(key)
+    return Crop(
+        jax.random.randint(rows, (count,), 0, (page[0] - height) // CELL + 1),
+        jax.random.randint(columns, (count,), 0, (page[1] - width) // CELL + 1),
+        (height, width),
+    )
