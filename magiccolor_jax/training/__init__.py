@@ -1,0 +1,1 @@
+"""Two-stage training: what is trained, the optimiser, the step, the loop."""

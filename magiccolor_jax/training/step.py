@@ -1,0 +1,116 @@
+"""One optimiser step: a pure function from state and batch to state and metrics."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from magiccolor_jax.losses.objective import Frozen, Keys
+from magiccolor_jax.training.parameters import Layout, Parameters
+from magiccolor_jax.types import TrainingBatch
+
+Metrics = dict[str, Float[Array, ""]]
+
+Loss = Callable[[Any, Frozen, TrainingBatch, Keys, Array], tuple[Array, Metrics]]
+"""`losses.objective.Objective`, or another function of its signature."""
+
+
+class TrainState(NamedTuple):
+    """Everything that a step changes."""
+
+    step: Int[Array, ""]
+    """Finished steps."""
+    trainable: Parameters
+    """f32 masters (or the type that they were loaded in)."""
+    optimizer: optax.OptState
+    average: Parameters | None
+    """Exponential moving average of `trainable`; None: none is kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepContext:
+    """What stays the same over a training."""
+
+    layout: Layout
+    """Of the `MagicColor` that is trained."""
+    loss: Loss
+    """What is minimised."""
+    optimizer: optax.GradientTransformation
+    """From `optim.make_optimizer`."""
+    steps: int
+    """Length of the training; the edge weight ramps over it."""
+    accumulate: int = 1
+    """Parts that a batch is cut into, one after another, to save memory."""
+    average_decay: float | None = None
+    """Of the moving average; early steps use (1 + step) / (10 + step) where that is less."""
+
+
+def first_state(context: StepContext, trainable: Parameters) -> TrainState:
+    """The state before the first step."""
+    return TrainState(
+        jnp.zeros((), jnp.int32),
+        trainable,
+        context.optimizer.init(trainable),
+        None if context.average_decay is None else dict(trainable),
+    )
+
+
+def train_step(
+    context: StepContext,
+    fixed: Parameters,
+    frozen: Frozen,
+    state: TrainState,
+    batch: TrainingBatch,
+    key: Array,
+) -> tuple[TrainState, Metrics]:
+    """One step.
+
+    Args:
+        fixed: parameters of the model that this stage does not train.
+        key: of the whole training; the step's own is folded in.
+    """
+    progress = state.step / context.steps
+
+    def loss(trainable: Parameters, part: TrainingBatch, keys: Keys):
+        model = context.layout.build(fixed | trainable)
+        return context.loss(model, frozen, part, keys, progress)
+
+    step_key = jax.random.fold_in(key, state.step)
+    gradient, metrics = _gradient(loss, state.trainable, batch, step_key, context.accumulate)
+    updates, optimizer = context.optimizer.update(gradient, state.optimizer, state.trainable)
+    trainable = cast(Parameters, optax.apply_updates(state.trainable, updates))
+    average = state.average
+    if average is not None:
+        assert context.average_decay is not None, "an average has a decay"
+        decay = jnp.minimum(context.average_decay, (1 + state.step) / (10 + state.step))
+        average = jax.tree.map(lambda x, y: decay * x + (1 - decay) * y, average, trainable)
+    metrics |= {"grad_norm": optax.tree.norm(gradient)}
+    return TrainState(state.step + 1, trainable, optimizer, average), metrics
+
+
+def _gradient(loss, trainable, batch, key, parts: int) -> tuple[Parameters, Metrics]:
+    """Gradient and metrics of the mean over all parts of a batch."""
+    differentiate = jax.value_and_grad(loss, has_aux=True)
+    if parts == 1:
+        (_, metrics), gradient = differentiate(trainable, batch, Keys.split(key))
+        return gradient, metrics
+    # Sample i goes to part i mod parts, so that every device keeps its samples.
+    cut = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), batch)
+
+    def add(total, part):
+        piece, number = part
+        keys = Keys.split(jax.random.fold_in(key, number))
+        (_, metrics), gradient = differentiate(trainable, piece, keys)
+        return jax.tree.map(lambda x, y: x + y / parts, total, (gradient, metrics)), None
+
+    shapes = jax.eval_shape(
+        lambda: differentiate(trainable, jax.tree.map(lambda x: x[0], cut), Keys.split(key))
+    )
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shapes[1], shapes[0][1]))
+    (gradient, metrics), _ = lax.scan(add, zeros, (cut, jnp.arange(parts)))
+    return gradient, metrics
