@@ -125,8 +125,8 @@ class Objective:
         """
         if mixes_halves(recipe):
             raise ValueError(
-                "training: color_matching must be 'off' or 'fixed', got "
-                f"{recipe.color_matching!r}: it mixes the halves of guidance, and training has one"
+                "training: color_matching must be 'off' or 'fixed', got the mode that mixes the "
+                "halves of guidance, of which training has one"
             )
         self.cfg, self.recipe, self.schedule = cfg, recipe, schedule
         self._alphas = schedule.alphas_cumprod.astype(np.float32)

@@ -234,9 +234,13 @@ def test_a_failure_in_the_middle_leaves_nothing(release, tmp_path, monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_killed_run_leaves_no_output(release, tmp_path, number):
     slow = (
-        "import sys, time, converters, converters.to_jax as t\n"
-        "wait = t._write_source\n"
-        "def slowly(*a):\n    wait(*a); print('written', flush=True); time.sleep(60)\n"
+        "import signal, sys, time, converters, converters.to_jax as t\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job of a shell ignores it
+        "write = t._write_source\n"
+        "def slowly(folder, source, extra, arena, advance):\n"
+        "    write(folder, source, extra, arena, advance)\n"
+        "    print('written', flush=True)\n"
+        "    while True:\n        arena.clear()\n        time.sleep(0.01)\n"
         "t._write_source = slowly\n"
         "from pathlib import Path\n"
         "sys.exit(converters.main(converters.ConvertArgs(source=Path(sys.argv[1]), "
