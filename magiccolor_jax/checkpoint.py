@@ -159,7 +159,7 @@ def read_config(directory: Path) -> ModelConfig:
 
 def parameter_shapes(cfg: Any) -> dict[str, tuple[int, ...]]:
     """Path -> shape of every parameter of a network, from its config; allocates nothing."""
-    return {path: leaf.shape for path, leaf in _flat(_abstract(cfg)).items()}
+    return {path: leaf.shape for path, leaf in flat_parameters(_abstract(cfg)).items()}
 
 
 def _abstract(cfg: Any) -> nnx.Module:
@@ -167,14 +167,15 @@ def _abstract(cfg: Any) -> nnx.Module:
     return abstract(module, cfg)
 
 
-def _flat(module: nnx.Module) -> dict[str, nnx.Param]:
+def flat_parameters(module: nnx.Module) -> dict[str, nnx.Param]:
+    """Path -> parameter of a network."""
     state = nnx.to_flat_state(nnx.state(module, nnx.Param))
     return {"/".join(map(str, path)): leaf for path, leaf in state}
 
 
 def save_network(path: Path, module: nnx.Module) -> None:
     """Writes a network's parameters atomically, one tensor at a time."""
-    flat = _flat(module)
+    flat = flat_parameters(module)
     specs = {k: TensorSpec(np.dtype(v.dtype), v.shape) for k, v in flat.items()}
     with atomic_file(path) as temporary, TensorFileWriter(temporary, specs) as writer:
         for key, leaf in flat.items():

@@ -6,10 +6,11 @@ features, among those of its own reference; the colour found there is what x0 ha
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
+
+from magiccolor_jax.models.color_matching import unit
 
 
 class Warped(NamedTuple):
@@ -38,8 +39,8 @@ def warp_colors(
         counts: which of their patches belong to the instance.
     """
     batch, rows, columns, channels = target.shape
-    query = _unit(target).reshape(batch, -1, channels)  # [B P C]
-    keys = _unit(references).reshape(*references.shape[:2], -1, channels)  # [B K S C]
+    query = unit(target).reshape(batch, -1, channels)  # [B P C]
+    keys = unit(references).reshape(*references.shape[:2], -1, channels)  # [B K S C]
     colors, counts = (x.reshape(*keys.shape[:3], *x.shape[4:]) for x in (colors, counts))
     mine = owner.reshape(batch, -1)  # [B P]
 
@@ -71,9 +72,3 @@ def color_loss(predicted: Float[Array, "B G H 3"], warped: Warped) -> Float[Arra
     difference = jnp.abs(predicted - warped.colors).mean(axis=-1)  # [B G H]
     total = jnp.sum(jnp.where(warped.valid, difference, 0.0), axis=(1, 2))
     return total / jnp.maximum(jnp.sum(warped.valid, axis=(1, 2)), 1)
-
-
-def _unit(x: Array) -> Array:
-    """L2-normalised over channels, in f32."""
-    x = x.astype(jnp.float32)
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(x), -1, keepdims=True), 1e-12))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 RELEASE_POINTS = 1000
 """How many source positions the release draws (of 1024 at 512 px)."""
@@ -39,10 +39,10 @@ def nearest_positions(
     query: Float[Array, "B P C"], among: Float[Array, "B Q C"]
 ) -> Int[Array, "B P"]:
     """For each query vector the position of the most similar one (cosine, f32)."""
-    return jnp.argmax(jnp.einsum("bpc,bqc->bpq", _unit(query), _unit(among)), axis=-1)
+    return jnp.argmax(jnp.einsum("bpc,bqc->bpq", unit(query), unit(among)), axis=-1)
 
 
-def _unit(x: Array) -> Array:
+def unit(x: Shaped[Array, "*n C"]) -> Float[Array, "*n C"]:
     """L2-normalised over channels, in f32."""
     x = x.astype(jnp.float32)
     return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)

@@ -82,22 +82,23 @@ def _spec(shape: tuple[int, ...], logical: tuple[str, ...], mesh: AnyMesh) -> P:
     return P(*(n if n is not None and size % mesh.shape[n] == 0 else None for n, size in pairs))
 
 
-def state_shardings(state: Any, mesh: Mesh) -> Any:
-    """Shardings of a train state whose dicts of parameters are keyed by path.
+def state_shardings(state: Any, shapes: Mapping[str, tuple[int, ...]], mesh: Mesh) -> Any:
+    """Shardings of a train state whose dicts are keyed by the paths of parameters.
 
-    Whatever lies in a dict under a parameter's path and has its shape is cut as the parameter is:
-    the parameters themselves, their moments and their average. All else lies whole.
+    What lies under a parameter's path and has its shape is cut as the parameter is: the parameters
+    themselves, their moments and their average. All else (Adafactor's rows and columns) lies whole.
 
     Args:
         state: arrays, or their shapes.
+        shapes: of the parameters, by path.
     """
-    whole = NamedSharding(mesh, P())
+    specs = parameter_specs(shapes, mesh)
 
     def place(keys: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        path = keys[-1].key if keys and isinstance(keys[-1], jax.tree_util.DictKey) else None
-        if path is None or not leaf.shape:
-            return whole
-        return NamedSharding(mesh, parameter_specs({path: leaf.shape}, mesh)[path])
+        named = keys and isinstance(keys[-1], jax.tree_util.DictKey)
+        path = str(keys[-1].key) if named else ""
+        alike = path in shapes and leaf.shape == shapes[path]
+        return NamedSharding(mesh, specs[path] if alike else P())
 
     return jax.tree_util.tree_map_with_path(place, state)
 

@@ -5,6 +5,8 @@ from typing import Any
 from flax import nnx
 from jaxtyping import Array, Shaped
 
+from magiccolor_jax.checkpoint import flat_parameters
+
 Parameters = dict[str, Shaped[Array, "..."]]
 """`denoiser/conv_in/kernel` -> value."""
 
@@ -27,8 +29,7 @@ class Layout:
 
     def take(self, module: nnx.Module) -> Parameters:
         """The module's parameters."""
-        flat = nnx.to_flat_state(nnx.state(module, nnx.Param))
-        return {"/".join(map(str, path)): leaf[...] for path, leaf in flat}
+        return {path: leaf[...] for path, leaf in flat_parameters(module).items()}
 
     def build(self, parameters: Parameters) -> Any:
         """The module with these parameters; all of them, in any order."""

@@ -111,7 +111,8 @@ class SmallTraining:
         )
         whole = NamedSharding(mesh, P())
         shapes = jax.eval_shape(lambda values: first_state(context, values), trainable)
-        self.shardings = state_shardings(shapes, mesh)
+        sizes = {path: leaf.shape for path, leaf in (trainable | fixed).items()}
+        self.shardings = state_shardings(shapes, sizes, mesh)
         self.state = jax.jit(
             lambda values: first_state(context, values), out_shardings=self.shardings
         )(trainable)
@@ -124,7 +125,7 @@ class SmallTraining:
         }
         graph, values = nnx.split(encoders)
         self._constant = (
-            jax.device_put(fixed, state_shardings(fixed, mesh)),
+            jax.device_put(fixed, state_shardings(fixed, sizes, mesh)),
             *jax.device_put((values, frozen.nulls), whole),
         )
         self._batches = batch_sharding(mesh)

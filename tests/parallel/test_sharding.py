@@ -70,9 +70,11 @@ def test_an_unknown_leaf_is_an_error(shapes):
 def test_moments_lie_as_their_parameters_do():
     mesh = train_mesh((-1, 1, 1))
     parameters = {"a/conv/kernel": jnp.zeros((3, 3, 8, 4)), "a/conv/bias": jnp.zeros(4)}
-    found = state_shardings((jnp.zeros(()), (parameters,)), mesh)
+    shapes = {path: leaf.shape for path, leaf in parameters.items()}
+    rows = {path: jnp.zeros(leaf.shape[:1]) for path, leaf in parameters.items()}
+    found = state_shardings((jnp.zeros(()), (parameters,), rows), shapes, mesh)
     assert found[1][0]["a/conv/kernel"].spec == P(None, None, "fsdp", None)
-    assert found[0].spec == P()
+    assert found[0].spec == P() == found[2]["a/conv/kernel"].spec
 
 
 def test_meshes_use_every_device():
