@@ -8,19 +8,18 @@ Files pair by stem and natural order gives the ids. The release's masks belong t
 
 import logging
 import os
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 
+from magiccolor_jax.data.listing import contents, is_picture, pictures_in, some_names, walk
 from magiccolor_jax.data.pictures import (
-    PICTURE_SUFFIXES,
     CaseError,
-    check_not_empty,
     read_mask,
+    read_masked,
     read_picture,
     read_sketch,
     size_text,
@@ -45,7 +44,7 @@ RELEASE_FOLDER = "masks"
 LAYOUT_TEXT = "sketch.* beside references/ and sketch_masks/ (or beside 1.*, 2.*, ... and masks/)"
 
 
-class _Files(NamedTuple):
+class CaseFiles(NamedTuple):
     """Where the parts of a case are; the dicts go from the stem that pairs them to the file."""
 
     layout: str
@@ -64,21 +63,23 @@ def find_cases(paths: Iterable[str | Path]) -> list[Path]:
     """
     found: dict[str, Path] = {}
     for path in map(Path, paths):
-        for case in list(_walk(path, set())) or [path]:
+        for case in list(walk(path, is_case_folder)) or [path]:
             found.setdefault(os.path.realpath(case), case)
     return list(found.values())
 
 
-def read_case(path: str | Path) -> Case:
+def read_case(path: str | Path, *, report_overlaps: bool = True) -> Case:
     """Reads and checks one case folder; nothing is resized.
 
-    Overlapping sketch masks are reported as a logging warning: the higher id owns such pixels.
+    Args:
+        report_overlaps: log a warning where sketch masks overlap (the higher id owns such pixels);
+            training, which reads a case many times, passes False.
 
     Raises:
         CaseError: anything that keeps the case from being used.
     """
     path = Path(path)
-    files = _find_files(path)
+    files = find_case_files(path)
     _check_pairs(path, files)
     sketch = read_sketch(files.sketch)
     page = sketch.shape[:2]
@@ -88,7 +89,7 @@ def read_case(path: str | Path) -> Case:
         for stem in files.references
         if stem in files.sketch_masks
     ]
-    if count := overlapping_pixels(masks):
+    if report_overlaps and (count := overlapping_pixels(masks)):
         logger.warning("%s: %s", path, OVERLAP_TEXT.format(count))
     return Case(
         name=path.resolve().name,
@@ -102,56 +103,36 @@ def read_case(path: str | Path) -> Case:
     )
 
 
+def is_case_folder(folder: Path, entries: Sequence[Path]) -> bool:
+    """Whether the names in a folder make it a case, whole or broken."""
+    return any(_is_mark(entry) for entry in entries)
+
+
 def case_files(path: str | Path) -> list[Path]:
     """The files that colouring a case reads (all but the target), in a fixed order.
 
     Raises:
         CaseError: not a case.
     """
-    files = _find_files(Path(path))
+    files = find_case_files(Path(path))
     parts = (files.references, files.reference_masks, files.sketch_masks)
     return [files.sketch, *(file for part in parts for file in part.values())]
 
 
-def _walk(folder: Path, seen: set[str]) -> Iterator[Path]:
-    """The cases at or below a folder; links are followed, each folder is visited once."""
-    real = os.path.realpath(folder)
-    if real in seen or not folder.is_dir():
-        return
-    seen.add(real)
-    try:
-        entries = sorted(folder.iterdir(), key=lambda entry: _natural(entry.name))
-    except OSError:
-        yield folder  # read_case meets the same error and reports it
-        return
-    if any(_is_mark(entry) for entry in entries):
-        yield folder
-        return
-    for entry in entries:
-        if not entry.name.startswith("."):
-            yield from _walk(entry, seen)
-
-
 def _is_mark(entry: Path) -> bool:
-    """Whether an entry's name makes its folder a case, whole or broken."""
-    if entry.stem == "sketch" and entry.suffix.lower() in PICTURE_SUFFIXES:
+    """Whether an entry's name makes its folder a case."""
+    if entry.stem == "sketch" and is_picture(entry):
         return True
     return entry.name in (*OUR_FOLDERS, RELEASE_FOLDER) and entry.is_dir()
 
 
-def _natural(name: str) -> tuple[list[str | int], str]:
-    """Sort key under which 2 comes before 10."""
-    parts = re.split(r"([0-9]+)", name)
-    return [int(p) if i % 2 else p.casefold() for i, p in enumerate(parts)], name
-
-
-def _find_files(path: Path) -> _Files:
+def find_case_files(path: Path) -> CaseFiles:
     """Tells the layout by its names and collects the files.
 
     Raises:
         CaseError: not a case, or the names of both layouts.
     """
-    top = _pictures(path, r"sketch|target|[0-9]+")
+    top = pictures_in(path, r"sketch|target|[0-9]+")
     numbered = {f"mask_{stem}": file for stem, file in top.items() if stem.isdigit()}
     ours = [f"{name}/" for name in OUR_FOLDERS if (path / name).is_dir()]
     theirs = [file.name for file in numbered.values()]
@@ -161,7 +142,7 @@ def _find_files(path: Path) -> _Files:
             path,
             "a case has a sketch and references",
             expected=LAYOUT_TEXT,
-            got=_some(os.listdir(path)),
+            got=contents(path),
             fix="give a case folder, or a folder of case folders, and check the names",
         )
     if ours and theirs:
@@ -169,66 +150,22 @@ def _find_files(path: Path) -> _Files:
             path,
             "a case has one layout",
             expected=LAYOUT_TEXT,
-            got=_some(ours + theirs),
+            got=some_names(ours + theirs),
             fix="remove what belongs to the other layout",
         )
     sketch, target = top["sketch"], top.get("target")
     if theirs:
-        return _Files("release", sketch, target, numbered, _part(path / RELEASE_FOLDER), {})
+        return CaseFiles("release", sketch, target, numbered, _part(path / RELEASE_FOLDER), {})
     references, masks = _part(path / "references"), _part(path / "reference_masks")
-    return _Files("magiccolor", sketch, target, references, masks, _part(path / "sketch_masks"))
+    return CaseFiles("magiccolor", sketch, target, references, masks, _part(path / "sketch_masks"))
 
 
 def _part(folder: Path) -> dict[str, Path]:
     """The pictures of a case's sub-folder; none where it does not exist."""
-    return _pictures(folder) if folder.is_dir() else {}
+    return pictures_in(folder) if folder.is_dir() else {}
 
 
-def _pictures(folder: Path, wanted: str = ".*") -> dict[str, Path]:
-    """Stem -> picture file, in natural order; hidden files and other kinds are ignored.
-
-    Args:
-        wanted: regex of the stems to look at.
-
-    Raises:
-        CaseError: the folder cannot be listed, or two pictures share a stem.
-    """
-    try:
-        names = sorted(os.listdir(folder), key=_natural)
-    except OSError as error:
-        raise CaseError(
-            folder,
-            "a case is a folder",
-            expected="a folder that can be listed",
-            got=error.strerror or str(error),
-            fix="check the path and its permissions",
-        ) from error
-    found: dict[str, Path] = {}
-    for file in (folder / name for name in names):
-        if file.name.startswith(".") or file.suffix.lower() not in PICTURE_SUFFIXES:
-            continue
-        if not re.fullmatch(wanted, file.stem):
-            continue
-        if file.stem in found:
-            raise CaseError(
-                folder,
-                "files pair by stem, so a stem stands once",
-                expected=f"one picture called {file.stem}.*",
-                got=f"{found[file.stem].name} and {file.name}",
-                fix="remove or rename one of them",
-            )
-        found[file.stem] = file
-    return found
-
-
-def _some(names: list[str]) -> str:
-    """The first few names, for an error."""
-    names = sorted(names, key=_natural)
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return ", ".join(names[:8]) + more if names else "nothing"
-
-
-def _check_pairs(path: Path, files: _Files) -> None:
+def _check_pairs(path: Path, files: CaseFiles) -> None:
     """Raises CaseError unless there are 1..16 references, each paired as its layout demands."""
     count = len(files.references)
     if not 1 <= count <= MAX_REFERENCES:
@@ -255,7 +192,7 @@ def _check_pair(
             raise CaseError(
                 file,
                 f"every {kind} belongs to a reference",
-                expected=f"a reference for {file.name} beside {_some(_names(references))}",
+                expected=f"a reference for {file.name} beside {some_names(_names(references))}",
                 got="none",
                 fix="add the reference, or remove or rename the mask",
             )
@@ -264,7 +201,7 @@ def _check_pair(
             raise CaseError(
                 file,
                 f"every reference has a {kind}",
-                expected=f"{stem}.png beside {_some(_names(masks))}",
+                expected=f"{stem}.png beside {some_names(_names(masks))}",
                 got="none",
                 fix="add the mask, or remove or rename the reference",
             )
@@ -276,22 +213,16 @@ def _names(files: dict[str, Path]) -> list[str]:
 
 
 def _read_reference(
-    files: _Files, stem: str
+    files: CaseFiles, stem: str
 ) -> tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "h w"]]:
-    """A reference and what counts of it: its mask file, else its alpha channel, else all of it."""
+    """A reference and what counts of it."""
     path, mask = files.references[stem], files.reference_masks.get(stem)
-    picture, alpha = read_picture(path)
-    if mask is not None:
-        if files.layout == "release":
-            # It squeezes picture and mask to one square, each from a size of its own.
-            found = read_mask(mask, None, path.name)
-            if _squeezes_alike(found.shape, picture.shape[:2]):
-                return picture, found
-        return picture, read_mask(mask, picture.shape[:2], path.name)
-    if alpha is None:
-        return picture, np.full(picture.shape[:2], 255, np.uint8)
-    check_not_empty(path, alpha)
-    return picture, alpha
+    if mask is not None and files.layout == "release":
+        # It squeezes picture and mask to one square, each from a size of its own.
+        picture, found = read_picture(path)[0], read_mask(mask, None, path.name)
+        if _squeezes_alike(found.shape, picture.shape[:2]):
+            return picture, found
+    return read_masked(path, mask)
 
 
 def _squeezes_alike(mask: tuple[int, ...], picture: tuple[int, ...]) -> bool:

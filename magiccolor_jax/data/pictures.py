@@ -1,5 +1,6 @@
 """Decoding one picture or mask file: upright, 8 bits, transparency laid on a ground."""
 
+import io
 import struct
 import zlib
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 """Endings (any case) of the files that are looked at; all others are ignored."""
@@ -50,13 +51,18 @@ class CaseError(ValueError):
         return f"{where}: {rule}: expected {expected}, got {got}; {fix}"
 
 
-def read_picture(path: Path) -> tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W"] | None]:
+def read_picture(
+    path: Path, data: bytes | None = None
+) -> tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W"] | None]:
     """Reads RGB, 0..255, laid on white, and the alpha channel where the file has one.
+
+    Args:
+        data: the file's bytes where they stand elsewhere; `path` then names them in errors.
 
     Raises:
         CaseError: the file is missing, damaged, too large or of an unknown kind.
     """
-    image = _decode(path)
+    image = _decode(path, data)
     if image.mode == "RGB":
         return np.asarray(image), None
     return np.asarray(_lay_on(image, "white")), np.asarray(image.getchannel("A"))
@@ -88,7 +94,48 @@ def read_mask(path: Path, shape: tuple[int, int] | None, owner: str) -> UInt8[np
     """
     image = _decode(path)
     mask = np.asarray((image if image.mode == "RGB" else _lay_on(image, "black")).convert("L"))
-    if shape is not None and mask.shape != shape:
+    if shape is not None:
+        check_mask_size(path, mask, shape, owner)
+    check_not_empty(path, mask)
+    return mask
+
+
+def read_masked(
+    path: Path, mask: Path | None
+) -> tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W"]]:
+    """A picture and what counts of it, 0..255: its mask file, else its alpha channel, else all.
+
+    Raises:
+        CaseError: as `read_mask`, of either file.
+    """
+    picture, alpha = read_picture(path)
+    if mask is not None:
+        return picture, read_mask(mask, picture.shape[:2], path.name)
+    if alpha is None:
+        return picture, np.full(picture.shape[:2], 255, np.uint8)
+    check_not_empty(path, alpha)
+    return picture, alpha
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Height and width of the upright picture, from the file's header alone.
+
+    Raises:
+        CaseError: as `read_picture`, but damage behind the header is not seen.
+    """
+    with _reading(path), Image.open(path) as image:
+        _check_area(path, image)
+        # Not image.getexif(): PNG's decodes the picture to look for tags behind it.
+        orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+        turned = orientation >= 5 and image.format != "TIFF"  # whose size is the upright one
+        return image.size if turned else (image.height, image.width)
+
+
+def check_mask_size(
+    path: Path, mask: UInt8[np.ndarray, "H W"], shape: tuple[int, ...], owner: str
+) -> None:
+    """Raises CaseError when a mask has not the shape [H W] of its picture, which `owner` names."""
+    if mask.shape != shape:
         raise CaseError(
             path,
             "a mask has the size of its picture",
@@ -96,8 +143,6 @@ def read_mask(path: Path, shape: tuple[int, int] | None, owner: str) -> UInt8[np
             got=size_text(mask.shape),
             fix="export the mask at the picture's own size, turned the same way",
         )
-    check_not_empty(path, mask)
-    return mask
 
 
 def check_not_empty(path: Path, mask: UInt8[np.ndarray, "H W"]) -> None:
@@ -117,31 +162,35 @@ def size_text(shape: tuple[int, ...]) -> str:
     return f"{shape[1]} x {shape[0]}"
 
 
-def _decode(path: Path) -> Image.Image:
+def _decode(path: Path, data: bytes | None = None) -> Image.Image:
     """The file as an upright RGB picture, or RGBA where it has transparency.
 
     Raises:
         CaseError: the header claims too much (nothing is decoded then), or the file is unreadable.
     """
-    with _reading(path):
-        image = Image.open(path)
-    with image:
-        if not 0 < image.width * image.height <= MAX_PIXELS:
-            raise _too_large(path, f"{image.width} x {image.height} pixels")
-        with _reading(path):
-            upright = _eight_bits(ImageOps.exif_transpose(image))
-            return upright.convert("RGBA" if upright.has_transparency_data else "RGB")
+    with _reading(path, data), Image.open(path if data is None else io.BytesIO(data)) as image:
+        _check_area(path, image)
+        upright = _eight_bits(ImageOps.exif_transpose(image))
+        return upright.convert("RGBA" if upright.has_transparency_data else "RGB")
+
+
+def _check_area(path: Path, image: Image.Image) -> None:
+    """Raises CaseError unless a picture's header claims a number of pixels that we decode."""
+    if not 0 < image.width * image.height <= MAX_PIXELS:
+        raise _too_large(path, f"{image.width} x {image.height} pixels")
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turns whatever Pillow raises on a file into a CaseError."""
+def _reading(path: Path, data: bytes | None = None) -> Iterator[None]:
+    """Turns whatever Pillow raises on a file, or on its bytes, into a CaseError."""
     try:
         yield
+    except CaseError:
+        raise
     except BOMBS as error:
         raise _too_large(path, str(error)) from error
     except DECODER_ERRORS as error:
-        empty = path.is_file() and path.stat().st_size == 0
+        empty = path.is_file() and path.stat().st_size == 0 if data is None else not data
         raise CaseError(
             path,
             "a picture can be read",

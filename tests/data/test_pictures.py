@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from magiccolor_jax.data.pictures import MAX_PIXELS, CaseError, read_mask, read_picture, read_sketch
+from magiccolor_jax.data.pictures import (
+    MAX_PIXELS,
+    CaseError,
+    picture_size,
+    read_mask,
+    read_masked,
+    read_picture,
+    read_sketch,
+)
 
 SHAPE = (13, 21)
 RAMP = np.linspace(0, 255, SHAPE[0] * SHAPE[1]).astype(np.uint8).reshape(SHAPE)
@@ -146,10 +154,11 @@ def _whole(tmp_path: Path, suffix: str) -> bytes:
 )
 def test_bad_files(tmp_path: Path, data: bytes, says: str):
     path = tmp_path / "bad.png"
-    path.write_bytes(data)
-    with pytest.raises(CaseError, match=says) as caught:
-        read_picture(path)
-    assert str(path) in str(caught.value) and caught.value.where == path
+    for given in (data, None):  # the bytes alone, then the file
+        with pytest.raises(CaseError, match=says) as caught:
+            read_picture(path, given)
+        assert str(path) in str(caught.value) and caught.value.where == path
+        path.write_bytes(data)
 
 
 def test_limit_is_the_one_tested():
@@ -236,3 +245,53 @@ def test_lines_on_transparency_are_seen_whatever_their_colour(tmp_path: Path, gr
 def test_an_opaque_sketch_is_read_as_it_is(tmp_path: Path):
     Image.fromarray(COLOURS).save(tmp_path / "sketch.png")
     np.testing.assert_array_equal(read_sketch(tmp_path / "sketch.png"), COLOURS)
+
+
+def test_bytes_are_read_as_a_file_is(tmp_path: Path):
+    data = _whole(tmp_path, "webp")
+    expected, _ = read_picture(tmp_path / "whole.webp")
+    np.testing.assert_array_equal(read_picture(tmp_path / "absent", data)[0], expected)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
+@pytest.mark.parametrize("orientation", [None, *range(1, 9)])
+def test_the_header_tells_the_upright_size(tmp_path: Path, suffix: str, orientation: int | None):
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[0x0112] = orientation
+    path = tmp_path / f"turned.{suffix}"
+    Image.fromarray(COLOURS).save(path, **({} if orientation is None else {"exif": exif}))
+    size = picture_size(path)
+    assert size == read_picture(path)[0].shape[:2]
+    assert size == (SHAPE if (orientation or 1) < 5 else SHAPE[::-1])
+    if suffix in ("png", "jpg"):  # the others are refused at once when they are cut short
+        path.write_bytes(path.read_bytes()[:-60])
+        assert picture_size(path) == size
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [(b"", "an empty file"), (b"?", "cannot identify"), (_png(8001, 8000), "8001 x 8000 pixels")],
+)
+def test_no_size_is_believed_that_would_not_be_decoded(tmp_path: Path, data: bytes, says: str):
+    path = tmp_path / "bad.png"
+    path.write_bytes(data)
+    with pytest.raises(CaseError, match=says):
+        picture_size(path)
+
+
+def test_what_counts_of_a_picture(tmp_path: Path):
+    """Its mask file, else its alpha channel, else everything."""
+    mask = np.where(RAMP > 100, 255, 0).astype(np.uint8)
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    Image.fromarray(COLOURS).save(tmp_path / "plain.png")
+    Image.fromarray(np.dstack([COLOURS, 255 - mask])).save(tmp_path / "alpha.png")
+    for name, file, expected in (
+        ("alpha.png", tmp_path / "mask.png", mask),
+        ("alpha.png", None, 255 - mask),
+        ("plain.png", None, np.full_like(mask, 255)),
+    ):
+        np.testing.assert_array_equal(read_masked(tmp_path / name, file)[1], expected)
+    Image.fromarray(np.zeros((*SHAPE, 4), np.uint8)).save(tmp_path / "clear.png")
+    with pytest.raises(CaseError, match="clear.png: a mask marks at least one pixel"):
+        read_masked(tmp_path / "clear.png", None)
