@@ -1,7 +1,7 @@
 """What training samples are made from: coloured pictures with the regions of their instances."""
 
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -43,6 +43,7 @@ class Scene(NamedTuple):
     """For each instance other pictures of it (another frame, a reference); often none."""
 
 
+@runtime_checkable
 class Source(Protocol):
     """Scenes by number. Reading one neither draws anything nor changes anything."""
 

@@ -1,0 +1,108 @@
+"""Pictures that show a sketch and its colours side by side, as Kaggle's anime sketch pairs do."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from magiccolor_jax.data.folders import whole
+from magiccolor_jax.data.listing import contents, pictures_below
+from magiccolor_jax.data.pictures import CaseError, picture_size, read_picture
+from magiccolor_jax.data.scenes import Outline, Scene
+
+SIDES = ("left", "right", "auto")
+
+ALIKE = 1.0
+"""Halves whose mean chroma (0..255) differs by less could be either's; JPEG's noise is below."""
+
+
+class SidePairs:
+    """One scene per picture at or below a folder: one half is the sketch, the other its colours."""
+
+    LAYOUT = "pictures of which one half is a sketch and the other its colours"
+
+    def __init__(self, path: str | Path, *, sketch: str = "auto"):
+        """Lists the pictures, in natural order.
+
+        Args:
+            sketch: which half is the sketch; `auto`: in each picture the half of less chroma.
+
+        Raises:
+            CaseError: there are none.
+            ValueError: another word for `sketch`.
+        """
+        if sketch not in SIDES:
+            raise ValueError(
+                f"SidePairs.sketch: expected one of {', '.join(SIDES)}, got {sketch!r}"
+            )
+        self.path, self.sketch = Path(path), sketch
+        self._files = pictures_below(self.path)
+        if not self._files:
+            raise CaseError(
+                self.path,
+                "a source has scenes",
+                expected=self.LAYOUT,
+                got=contents(self.path),
+                fix="check the path",
+            )
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __repr__(self) -> str:
+        return f"SidePairs({self.path}, sketch={self.sketch!r}: {len(self)} scenes)"
+
+    def outline(self, index: int) -> Outline:
+        """Size of one half; raises CaseError where the picture cannot be halved."""
+        path = self._files[index]
+        height, width = picture_size(path)
+        _check_even(path, width)
+        return Outline(height, width // 2, 1)
+
+    def __getitem__(self, index: int) -> Scene:
+        """Reads a picture and cuts it; raises CaseError where it cannot be halved or told apart."""
+        path = self._files[index]
+        picture, _ = read_picture(path)
+        half = picture.shape[1] // 2
+        _check_even(path, picture.shape[1])
+        left, right = picture[:, :half], picture[:, half:]
+        side = _paler(path, left, right) if self.sketch == "auto" else self.sketch
+        lines, target = (left, right) if side == "left" else (right, left)
+        return Scene(
+            name=path.stem,
+            path=path,
+            target=np.ascontiguousarray(target),
+            lines=np.ascontiguousarray(lines),
+            masks=(whole(target),),
+            views=((),),
+        )
+
+
+def _check_even(path: Path, width: int) -> None:
+    """Raises CaseError unless a picture has two halves."""
+    if width % 2:
+        raise CaseError(
+            path,
+            "a pair's halves are equally wide",
+            expected="an even width",
+            got=f"{width} pixels",
+            fix="remove the picture, or export it again without borders",
+        )
+
+
+def _paler(path: Path, left: UInt8[np.ndarray, "H W 3"], right: UInt8[np.ndarray, "H W 3"]) -> str:
+    """The half of less chroma: the mean difference of the largest and smallest channel.
+
+    Raises:
+        CaseError: both are alike.
+    """
+    chroma = [float(np.mean(half.max(axis=2) - half.min(axis=2))) for half in (left, right)]
+    if abs(chroma[0] - chroma[1]) < ALIKE:
+        raise CaseError(
+            path,
+            "the sketch is the half of less chroma",
+            expected=f"halves whose mean chroma differs by {ALIKE} or more",
+            got=f"{chroma[0]:.2f} at the left and {chroma[1]:.2f} at the right",
+            fix="say which half it is (sketch: left or right), or remove the picture",
+        )
+    return "left" if chroma[0] < chroma[1] else "right"

@@ -1,0 +1,152 @@
+"""Opening a source by what it is called, or by what a folder holds; several sources as one."""
+
+import bisect
+import difflib
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from magiccolor_jax.data.folders import (
+    CaseFolders,
+    FolderSource,
+    ReleaseFolders,
+    Triplets,
+    has_masks,
+)
+from magiccolor_jax.data.listing import contents, is_picture, walk
+from magiccolor_jax.data.pairs import SidePairs
+from magiccolor_jax.data.pictures import CaseError, picture_size
+from magiccolor_jax.data.scenes import Outline, Scene, Source
+from magiccolor_jax.data.shards import Records
+
+KINDS: dict[str, type[FolderSource] | type[SidePairs] | type[Records]] = {
+    "records": Records,
+    "cases": CaseFolders,
+    "release": ReleaseFolders,
+    "triplets": Triplets,
+    "pairs": SidePairs,
+}
+"""What `open_source` can open."""
+
+
+class Concatenation:
+    """The scenes of several sources, one after the other."""
+
+    def __init__(self, sources: Sequence[Source]):
+        """Keeps the sources; raises ValueError where there are none."""
+        if not sources:
+            raise ValueError("Concatenation: expected at least one source, got none")
+        self.sources = tuple(sources)
+        self._starts = list(itertools.accumulate(map(len, self.sources), initial=0))
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __repr__(self) -> str:
+        return f"Concatenation({', '.join(map(repr, self.sources))})"
+
+    def outline(self, index: int) -> Outline:
+        """Size and number of instances; raises CaseError as the scene's own source does."""
+        source, number = self._find(index)
+        return source.outline(number)
+
+    def __getitem__(self, index: int) -> Scene:
+        """Reads and checks a scene; raises CaseError as the scene's own source does."""
+        source, number = self._find(index)
+        return source[number]
+
+    def _find(self, index: int) -> tuple[Source, int]:
+        """The source of a scene and its number there; raises IndexError for no such scene."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self!r}: no scene {index}")
+        source = bisect.bisect_right(self._starts, index) - 1
+        return self.sources[source], index - self._starts[source]
+
+
+def open_source(text: str) -> Source:
+    """Opens `KIND:PATH`, or `PATH` as the kind that it holds.
+
+    Raises:
+        CaseError: no such folder, nothing in it, or scenes of several kinds.
+        ValueError: no such kind.
+    """
+    kind, colon, rest = text.partition(":")
+    if colon and kind in KINDS:
+        return KINDS[kind](_folder(rest))
+    if colon and kind.isidentifier() and not Path(text).exists():
+        guess = difflib.get_close_matches(kind, KINDS, n=1)
+        raise ValueError(
+            f"open_source: {text}: expected KIND:PATH with one of {', '.join(KINDS)}, got {kind!r}"
+            + (f"; did you mean {guess[0]}:{rest}?" if guess else "; name one of them")
+        )
+    path = _folder(text)
+    return KINDS[_detect(path)](path)
+
+
+def _folder(text: str) -> Path:
+    """A path; raises CaseError unless it is a folder."""
+    path = Path(text)
+    if path.is_dir():
+        return path
+    beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    guess = difflib.get_close_matches(path.name, beside, n=1)
+    raise CaseError(
+        path,
+        "a source is a folder",
+        expected="a folder of scenes",
+        got="a file" if path.is_file() else "nothing",
+        fix=f"did you mean {path.parent / guess[0]}?" if guess else "check the path",
+    )
+
+
+def _detect(path: Path) -> str:
+    """The one kind of which a folder holds scenes.
+
+    Raises:
+        CaseError: there are none, or several kinds.
+    """
+    found = Counter[str]()
+
+    def count(folder: Path, entries: Sequence[Path]) -> bool:
+        kind = _kind(folder, entries)
+        found.update([kind] if kind else [])
+        return kind is not None
+
+    for _ in walk(path, count):
+        pass
+    if len(found) != 1:
+        looked = "; ".join(f"{kind}: {source.LAYOUT}" for kind, source in KINDS.items())
+        each = ", ".join(f"{number} folders of {kind}" for kind, number in found.items())
+        raise CaseError(
+            path,
+            "a folder's names tell the kind of its scenes",
+            expected=f"one of these at or below it: {looked}",
+            got=each or contents(path),
+            fix="name kind and folder (KIND:PATH), each kind for itself"
+            if found
+            else "check the path and the names, or name the kind (KIND:PATH)",
+        )
+    return next(iter(found))
+
+
+def _kind(folder: Path, entries: Sequence[Path]) -> str | None:
+    """The kind of scenes that a folder holds or is; frames with masks are the release's."""
+    if Records.marks(folder, entries):
+        return "records"
+    if Triplets.marks(folder, entries) and not has_masks(entries):
+        return "triplets"
+    if ReleaseFolders.marks(folder, entries):
+        return "release"
+    if CaseFolders.marks(folder, entries):
+        return "cases"
+    return "pairs" if _has_pairs(entries) else None
+
+
+def _has_pairs(entries: Sequence[Path]) -> bool:
+    """Whether the first picture of a folder is twice as wide as high."""
+    first = next(filter(is_picture, entries), None)
+    if first is None:
+        return False
+    height, width = picture_size(first)
+    return width == 2 * height
