@@ -57,7 +57,8 @@ class Recipe:
     mirror_canvas: float = 0.0
     """Probability that the canvas is mirrored. Read in data/canvas.py."""
     sketch_polarity: Literal["black_on_white", "as_is"] = "black_on_white"
-    """`black_on_white` inverts a white-on-black sketch. Read in data/transforms.py."""
+    """`black_on_white` brings every sketch to one form: dark lines of one width on flat white.
+    Read in data/sketches.py."""
     quantise: Literal["round", "truncate"] = "round"
     """How [-1, 1] becomes 0..255. Read in sampling/colorizer.py."""
 

@@ -11,16 +11,15 @@ from jaxtyping import Bool, Float, Int
 from magiccolor_jax.data.canvas import Canvas, make_canvas
 from magiccolor_jax.data.cases import MAX_REFERENCES, OVERLAP_TEXT, overlapping_pixels
 from magiccolor_jax.data.pictures import CaseError, size_text
+from magiccolor_jax.data.sketches import SketchJitter, prepare_sketch
 from magiccolor_jax.data.transforms import (
     PageFit,
     clip_pixels,
     fit_page,
     mask_box,
     mask_counts,
-    normalise_polarity,
     place_mask,
     reference_pixels,
-    sketch_pixels,
 )
 from magiccolor_jax.recipe import Recipe
 from magiccolor_jax.types import Batch, Case, Sizes
@@ -54,34 +53,37 @@ def bucket_of(count: int) -> int:
     raise ValueError(f"batch: a page has 1 to {MAX_REFERENCES} instances, got {count}")
 
 
-def make_batch(case: Case, recipe: Recipe, sizes: Sizes, *, bucket: int, seed: int) -> Prepared:
+def make_batch(
+    case: Case,
+    recipe: Recipe,
+    sizes: Sizes,
+    *,
+    bucket: int,
+    seed: int,
+    jitter: SketchJitter | None = None,
+) -> Prepared:
     """Prepares one case, with its K instances padded to `bucket` (zeros, valid False).
 
     Args:
-        seed: of the canvas' random mirror; the same case and seed give the same arrays.
+        seed: of the canvas' random mirror and the jitter; same case and seed, same arrays.
+        jitter: of the sketch, in training; it changes nothing else.
 
     Raises:
         CaseError: the recipe needs masks that the case does not have, or finds one empty.
-        ValueError: the bucket is smaller than K.
+        ValueError: the bucket is smaller than K, or there is jitter around a sketch `as_is`.
     """
     _check(case, recipe, bucket)
     fit = fit_page(case.sketch.shape[:2], recipe, sizes)
-    sketch = normalise_polarity(case.sketch, recipe)
     rng = np.random.default_rng(seed)
+    sketch, inverted = prepare_sketch(case.sketch, fit, recipe, jitter, *rng.spawn(1))
     canvas = make_canvas(case.references, case.reference_masks, recipe, sizes, rng)
     instance_map = _instance_map(case, fit, canvas, recipe)
     boxes, valid = _visible(instance_map, bucket)
     if recipe.masks_on == "sketch" and not valid.any():
-        raise CaseError(
-            case.path,
-            "a page shows at least one instance",
-            expected=f"a sketch mask that marks a pixel of the {size_text(fit.bucket)} page",
-            got="masks so small that they vanish when the page is brought to that size",
-            fix="mark larger regions, or cut the page into smaller ones",
-        )
+        raise _nothing_visible(case, fit)
     references, roi = _references(case, recipe, sizes, bucket)
     batch = Batch(
-        sketch=sketch_pixels(sketch, fit, recipe),
+        sketch=sketch,
         canvas=canvas.pixels,
         clip_pixels=clip_pixels(canvas.pixels, sizes),
         reference_pixels=references,
@@ -90,7 +92,7 @@ def make_batch(case: Case, recipe: Recipe, sizes: Sizes, *, bucket: int, seed: i
         roi=roi,
         valid=valid,
     )
-    notes = _notes(sketch is not case.sketch, canvas, valid, fit)
+    notes = _notes(inverted, canvas, valid, fit)
     if recipe.masks_on == "canvas" and case.sketch_masks:
         notes.append("this recipe takes no notice of sketch_masks/; --recipe paper does")
     for note in notes:
@@ -159,6 +161,17 @@ def _check(case: Case, recipe: Recipe, bucket: int) -> None:
                 )
 
 
+def _nothing_visible(case: Case, fit: PageFit) -> CaseError:
+    """The error of a page on which no instance owns a pixel."""
+    return CaseError(
+        case.path,
+        "a page shows at least one instance",
+        expected=f"a sketch mask that marks a pixel of the {size_text(fit.bucket)} page",
+        got="masks so small that they vanish when the page is brought to that size",
+        fix="mark larger regions, or cut the page into smaller ones",
+    )
+
+
 def _instance_map(
     case: Case, fit: PageFit, canvas: Canvas, recipe: Recipe
 ) -> Int[np.ndarray, "H W"]:
@@ -217,7 +230,8 @@ def _token_box(
 
 def _notes(inverted: bool, canvas: Canvas, valid: Bool[np.ndarray, "K"], fit: PageFit) -> list[str]:
     """Says what was changed or left out."""
-    notes = ["the sketch is mostly dark: inverted to black lines on white"] if inverted else []
+    dark = "the sketch has light lines on a dark ground: inverted to black lines on white"
+    notes = [dark] if inverted else []
     height, width = fit.bucket
     for number, rectangle in enumerate(canvas.rectangles, 1):
         if rectangle is None:

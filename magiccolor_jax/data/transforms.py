@@ -93,15 +93,8 @@ def _scale(shape: tuple[int, int], bucket: tuple[int, int]) -> Fraction:
     return min(Fraction(bucket[0], shape[0]), Fraction(bucket[1], shape[1]))
 
 
-def normalise_polarity(sketch: Picture, recipe: Recipe) -> Picture:
-    """Black lines on white; a mostly dark sketch is inverted, any other returned as it is."""
-    if recipe.sketch_polarity == "black_on_white" and sketch.mean() < WHITE / 2:
-        return WHITE - sketch
-    return sketch
-
-
 def sketch_pixels(sketch: Picture, fit: PageFit, recipe: Recipe) -> Float[np.ndarray, "h w 3"]:
-    """The sketch as the guider sees it, in its bucket, [-1, 1]."""
+    """The sketch as it is, in its bucket, [-1, 1]."""
     if recipe.page_fit == "squeeze512":
         # torch's F.interpolate(bilinear, align_corners=False, antialias=False) does the same.
         return cv2.resize(to_signed(sketch), fit.bucket[::-1], interpolation=cv2.INTER_LINEAR)

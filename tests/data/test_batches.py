@@ -19,6 +19,8 @@ from oracles.case_folders import (
 
 from magiccolor_jax.data.batches import BUCKETS, bucket_of, make_batch, pad_instances, stack
 from magiccolor_jax.data.cases import MAX_REFERENCES, CaseError, find_cases, read_case
+from magiccolor_jax.data.sketches import SketchJitter
+from magiccolor_jax.data.transforms import sketch_pixels
 from magiccolor_jax.recipe import Recipe
 from magiccolor_jax.types import Case, Sizes
 
@@ -135,7 +137,63 @@ def test_a_dark_sketch_is_noted():
     case = case._replace(sketch=255 - case.sketch)
     batch, _, notes = make_batch(case, PAPER, SIZES, bucket=1, seed=0)
     np.testing.assert_allclose(batch.sketch, 1, atol=1e-6)
-    assert notes == ("the sketch is mostly dark: inverted to black lines on white",)
+    dark = "the sketch has light lines on a dark ground: inverted to black lines on white"
+    assert notes == (dark,)
+
+
+def drawn_case() -> Case:
+    """Black lines on white, with a margin of padding when it is fitted."""
+    case = make_case([block_mask((61, 83), 5, 5, 30, 30)])
+    case.sketch[20:22, 5:70] = 0
+    case.sketch[10:50, 33] = 0
+    return case
+
+
+def test_the_recipe_says_whether_a_sketch_is_normalised():
+    case = drawn_case()
+    faint = case._replace(
+        sketch=np.rint(150 * (1 - 0.4 * (1 - case.sketch / 255))).astype(np.uint8)
+    )
+    expected = make_batch(case, PAPER, SIZES, bucket=1, seed=0).batch.sketch
+    found = make_batch(faint, PAPER, SIZES, bucket=1, seed=0).batch.sketch
+    assert np.abs(found - expected).mean() < 0.02 and expected.min() == -1
+    np.testing.assert_array_equal(found[..., 0], found[..., 2])
+    as_is = dataclasses.replace(PAPER, sketch_polarity="as_is")
+    plain, fit, _ = make_batch(faint, as_is, SIZES, bucket=1, seed=0)
+    np.testing.assert_array_equal(plain.sketch[0], sketch_pixels(faint.sketch, fit, as_is))
+
+
+def test_jitter_changes_the_sketch_alone_and_always_alike():
+    case, jitter = drawn_case(), SketchJitter(thickness=1.0, fade=1.0, grain=1.0, gap=1.0)
+    recipe = Recipe(mirror_canvas=0.5)
+    for seed in range(4):
+        plain, fit, _ = make_batch(case, recipe, SIZES, bucket=1, seed=seed)
+        once, again = (
+            make_batch(case, recipe, SIZES, bucket=1, seed=seed, jitter=jitter).batch
+            for _ in range(2)
+        )
+        for name in plain._fields:
+            ours, other = getattr(once, name), getattr(again, name)
+            np.testing.assert_array_equal(ours, other)
+            assert np.array_equal(ours, getattr(plain, name)) == (name != "sketch")
+        padding = np.ones(fit.bucket, bool)
+        padding[fit.placed.slices] = False
+        assert padding.any() and (once.sketch[0][padding] == 1).all()
+    sketches = [
+        make_batch(case, recipe, SIZES, bucket=1, seed=seed, jitter=jitter).batch.sketch
+        for seed in range(3)
+    ]
+    assert len({sketch.tobytes() for sketch in sketches}) == 3
+    off = make_batch(case, recipe, SIZES, bucket=1, seed=0, jitter=SketchJitter.off()).batch
+    np.testing.assert_array_equal(
+        off.sketch, make_batch(case, recipe, SIZES, bucket=1, seed=0).batch.sketch
+    )
+
+
+def test_no_jitter_around_a_sketch_as_it_is():
+    recipe = Recipe(sketch_polarity="as_is")
+    with pytest.raises(ValueError, match="sketch_polarity='black_on_white', got 'as_is'"):
+        make_batch(drawn_case(), recipe, SIZES, bucket=1, seed=0, jitter=SketchJitter())
 
 
 @pytest.mark.parametrize(

@@ -110,14 +110,6 @@ def test_restore_refuses_another_bucket():
         transforms.restore_page(np.zeros((64, 64, 3), np.uint8), fit)
 
 
-def test_polarity():
-    dark = noise((9, 7, 3)) // 4
-    np.testing.assert_array_equal(transforms.normalise_polarity(dark, PAPER), 255 - dark)
-    assert transforms.normalise_polarity(dark, RELEASE) is dark
-    light = 255 - dark
-    assert transforms.normalise_polarity(light, PAPER) is light
-
-
 @pytest.mark.parametrize(("recipe", "least"), [(PAPER, 128), (RELEASE, 1)])
 def test_mask_threshold(recipe: Recipe, least: int):
     values = np.arange(256, dtype=np.uint8).reshape(16, 16)
