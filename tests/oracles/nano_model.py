@@ -2,6 +2,7 @@
 
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,11 +19,20 @@ HINT_GAIN = 1.7
 """As in `perturb`: a hint is lost after eight plain convolutions otherwise."""
 
 
-def write_nano_model(folder: Path) -> Path:
-    """Makes the folder; recipe `paper`."""
-    trainable = MagicColorConfig.nano()
+def write_nano_model(
+    folder: Path,
+    trainable: MagicColorConfig | None = None,
+    sizes: Sizes = SIZES,
+    **others: Any,
+) -> Path:
+    """Makes the folder; recipe `paper`.
+
+    Args:
+        others: more networks, by name.
+    """
+    trainable = trainable or MagicColorConfig.nano()
     names = ("denoiser", "reference", "sketch_guider", "instance_guider")
-    networks = {name: getattr(trainable, name) for name in names}
+    networks = {name: getattr(trainable, name) for name in names} | others
     networks |= {
         "vae": VAEConfig.nano(),
         "dinov2": DINOv2Config.nano(),
@@ -37,7 +47,7 @@ def write_nano_model(folder: Path) -> Path:
         with TensorFileWriter(folder / f"{name}.safetensors", specs) as writer:
             for key, shape in shapes.items():
                 writer.write(key, _lively(f"{name}/{key}", shape))
-    write_config(folder, ModelConfig(networks=networks, sizes=SIZES))
+    write_config(folder, ModelConfig(networks=networks, sizes=sizes))
     return folder
 
 

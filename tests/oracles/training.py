@@ -27,7 +27,7 @@ from magiccolor_jax.training.optim import OptimConfig, make_optimizer
 from magiccolor_jax.training.parameters import Layout
 from magiccolor_jax.training.stages import stage2
 from magiccolor_jax.training.step import StepContext, first_state, train_step
-from magiccolor_jax.types import Batch, NullContexts, TrainingBatch
+from magiccolor_jax.types import Batch, NullContexts, Sizes, TrainingBatch
 
 CONTEXT, DINO, STEPS = 24, 32, 3
 SMALL = {
@@ -40,16 +40,23 @@ SMALL = {
 }
 
 
-def small_model() -> MagicColor:
-    """The four networks with two levels each, lively random weights."""
+SMALL_SIZES = Sizes(page=64, canvas=64, reference=56, patch=14, clip=32)
+
+
+def small_config() -> MagicColorConfig:
+    """The four networks with two levels each."""
     guider = {**SMALL, "embedding_channels": (8, 8, 8, 16)}
-    cfg = MagicColorConfig(
+    return MagicColorConfig(
         denoiser=UNetConfig(**SMALL),
         reference=UNetConfig(**SMALL, head=False),
         sketch_guider=ControlNetConfig(**guider),
         instance_guider=ControlNetConfig(**guider, conditioning_channels=DINO, adapter=True),
     )
-    return randomise(abstract(MagicColor, cfg), seed=0)
+
+
+def small_model() -> MagicColor:
+    """Lively random weights."""
+    return randomise(abstract(MagicColor, small_config()), seed=0)
 
 
 def small_frozen() -> Frozen:

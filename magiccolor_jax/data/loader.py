@@ -1,0 +1,94 @@
+"""Batches for training: a source, a plan and a maker, read ahead by Grain.
+
+The position is the number of the step alone: a training goes on at a step by reading from there.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import grain
+import numpy as np
+from absl import flags
+
+from magiccolor_jax.data.pictures import CaseError
+from magiccolor_jax.data.plan import Draw, Plan, Rows
+from magiccolor_jax.data.samples import Maker, Play, join
+from magiccolor_jax.data.scenes import Source
+from magiccolor_jax.types import TrainingBatch
+
+logger = logging.getLogger(__name__)
+
+ATTEMPTS = 8
+"""Scenes that are tried for one row; a source with more bad ones in a row wants mending."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What is trained on and how it is read."""
+
+    sources: tuple[str, ...] = ()
+    """KIND:FOLDER each, KIND one of cases, release, triplets, pairs, records; or FOLDER, whose kind
+    is found out."""
+    validation: tuple[str, ...] = ()
+    """The same, held out: measured and previewed, never trained on."""
+    play: Play = field(default_factory=Play)
+    """What happens to a scene on its way to a sample."""
+    workers: int = 0
+    """Processes that make samples; 0: threads of the training process."""
+    threads: int = 4
+    """Threads that make samples, in each of these processes."""
+    ahead: int = 4
+    """Batches that are made ahead, by each of these processes."""
+
+    def __post_init__(self):
+        least = {"workers": 0, "threads": 1, "ahead": 1}
+        if bad := {n: getattr(self, n) for n, low in least.items() if getattr(self, n) < low}:
+            raise ValueError(f"DataConfig: expected at least {least}, got {bad}")
+
+
+class Sampling(NamedTuple):
+    """Draws in, samples out: what Grain runs in its workers."""
+
+    source: Source
+    plan: Plan
+    maker: Maker
+    seed: int
+
+    def __call__(self, draw: Draw) -> TrainingBatch:
+        """The sample of a draw; a scene that cannot be used is replaced by another of its shape.
+
+        Raises:
+            CaseError: too many in a row cannot be used.
+        """
+        scene = draw.scene
+        for attempt in range(ATTEMPTS):
+            rng = np.random.default_rng([self.seed, draw.position, attempt])
+            try:
+                return self.maker(self.source[scene], rng)
+            except CaseError as error:
+                if attempt == ATTEMPTS - 1:
+                    raise
+                logger.warning("%s (another scene takes its place)", error)
+                scene = int(rng.choice(self.plan.alike(scene)))
+        raise AssertionError("the last attempt returns or raises")
+
+
+def batches(
+    sampling: Sampling, config: DataConfig, rows: range, steps: range
+) -> Iterator[TrainingBatch]:
+    """This process' part of the batches of some steps, in order, made ahead.
+
+    Args:
+        rows: of every batch that this process needs.
+    """
+    data = grain.MapDataset.source(Rows(sampling.plan, rows, steps))
+    data = data.map(sampling).batch(len(rows), batch_fn=join)
+    options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=config.ahead)
+    read = data.to_iter_dataset(options)
+    if config.workers:
+        if not flags.FLAGS.is_parsed():  # Grain's workers take over absl's flags
+            flags.FLAGS.mark_as_parsed()
+        read = read.mp_prefetch(grain.MultiprocessingOptions(config.workers, config.ahead))
+    return iter(read)
