@@ -132,6 +132,18 @@ def read_config(directory: Path) -> ModelConfig:
         content = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path}: must be JSON: {error}") from None
+    return config_from_json(content, path)
+
+
+def config_from_json(content: Any, path: Path) -> ModelConfig:
+    """The inverse of `ModelConfig.to_json`.
+
+    Args:
+        path: where it was found, for messages.
+
+    Raises:
+        ValueError: it is not a model's, or of another version, or a field does not fit.
+    """
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(
             f"{path}: expected a {FORMAT} model, got another config (a PyTorch folder?): run "

@@ -152,6 +152,12 @@ def _convert(rest: list[str]) -> int:
     return convert(tyro.cli(ConvertArgs, prog="magiccolor convert", args=rest))
 
 
+def _train(rest: list[str]) -> int:
+    from magiccolor_jax.training.command import main as train
+
+    return train(rest)
+
+
 def _complain(text: str) -> int:
     """Prints an error that the user can mend; a traceback would only hide it."""
     print(f"magiccolor: {text}", file=sys.stderr)
@@ -167,5 +173,6 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "colorize": Command("case folders and a model -> coloured pictures", _colorize),
+    "train": Command("one stage of the training, from a preset", _train),
     "convert": Command("PyTorch checkpoints <-> JAX model folders", _convert),
 }

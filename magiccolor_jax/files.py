@@ -58,6 +58,15 @@ def _umask() -> int:
     return current
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """The same file under another name: a hard link, or a copy where there can be none."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with path.open("rb", buffering=0) as file:

@@ -35,3 +35,12 @@ def for_inference(name: str | None = None) -> Precision:
     if name not in NAMES:
         raise ValueError(f"precision must be one of {sorted(NAMES)}, got {name!r}")
     return NAMES[name]
+
+
+def for_training(parameters: str, compute: str | None) -> Precision:
+    """What the trained networks are stored in and computed in; default as `for_inference`.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    return Precision(for_inference(compute).dtype, for_inference(parameters).param_dtype)

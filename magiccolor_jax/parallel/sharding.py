@@ -63,6 +63,20 @@ def train_mesh(shape: tuple[int, int, int]) -> Mesh:
     return Mesh(np.array(devices).reshape(sizes), AXES)
 
 
+def imagined_mesh(shape: tuple[int, int, int]) -> AbstractMesh:
+    """`train_mesh` of devices that are not here, to see how a training would lie on them.
+
+    Raises:
+        ValueError: a size is left open.
+    """
+    if min(shape) < 1:
+        raise ValueError(
+            f"mesh: devices that are not here need every size: expected data, fsdp and tensor of "
+            f"at least 1, got {shape}"
+        )
+    return AbstractMesh(shape, AXES)
+
+
 def parameter_specs(shapes: Mapping[str, tuple[int, ...]], mesh: AnyMesh) -> dict[str, P]:
     """Path -> how the parameter is cut.
 
@@ -82,7 +96,7 @@ def _spec(shape: tuple[int, ...], logical: tuple[str, ...], mesh: AnyMesh) -> P:
     return P(*(n if n is not None and size % mesh.shape[n] == 0 else None for n, size in pairs))
 
 
-def state_shardings(state: Any, shapes: Mapping[str, tuple[int, ...]], mesh: Mesh) -> Any:
+def state_shardings(state: Any, shapes: Mapping[str, tuple[int, ...]], mesh: AnyMesh) -> Any:
     """Shardings of a train state whose dicts are keyed by the paths of parameters.
 
     What lies under a parameter's path and has its shape is cut as the parameter is: the parameters
@@ -103,6 +117,6 @@ def state_shardings(state: Any, shapes: Mapping[str, tuple[int, ...]], mesh: Mes
     return jax.tree_util.tree_map_with_path(place, state)
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: AnyMesh) -> NamedSharding:
     """Samples dealt out over the devices."""
     return NamedSharding(mesh, P(BATCH_AXES))

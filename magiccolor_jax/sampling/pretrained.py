@@ -7,11 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, Sharding
 from jaxtyping import Array, Float
 
 from magiccolor_jax.checkpoint import ModelConfig, fill_network, load_network
 from magiccolor_jax.conditioning.assemble import Encoders, uses_clip, uses_reference
+from magiccolor_jax.encoders.dinov2 import DINOv2
+from magiccolor_jax.encoders.dinov2_config import DINOv2Config
 from magiccolor_jax.models.magiccolor import MagicColor, MagicColorConfig
 from magiccolor_jax.nn.abstract import abstract
 from magiccolor_jax.parallel.mesh import replicated
@@ -58,10 +60,22 @@ def load_networks(
         return load_network(directory, name, sizes[name], sharding=everywhere)
 
     clip = load("clip_vision") if uses_clip(recipe) else None
-    dinov2 = load("dinov2")
+    dinov2 = load_dinov2(directory, sizes["dinov2"], recipe, sharding=everywhere)
+    return Networks(model, Encoders(load("vae"), clip), dinov2)
+
+
+def load_dinov2(
+    directory: Path, cfg: DINOv2Config, recipe: Recipe, *, sharding: Sharding
+) -> DINOv2:
+    """DINOv2, rounded as the recipe says.
+
+    Raises:
+        FileNotFoundError, ValueError: as `fill_network`.
+    """
+    dinov2: Any = load_network(directory, "dinov2", cfg, sharding=sharding)
     if recipe.dino_weights == "float16_rounded":
         round_to_float16(dinov2)
-    return Networks(model, Encoders(load("vae"), clip), dinov2)
+    return dinov2
 
 
 def with_precision(cfg: Any, precision: Precision) -> Any:

@@ -52,7 +52,7 @@ class Sampler:
         self._latent = (vae.cfg.reduction, vae.cfg.latent_channels)
         self._dino = (networks.dinov2.cfg.hidden_size, networks.dinov2.cfg.patch_size)
         self._match_reduction = vae.cfg.reduction * model.denoiser.cfg.match_reduction
-        programs = _Programs(graph, recipe)
+        programs = Programs(graph, recipe)
         self._encode = self._jit(programs.encode, cases=1)
         self._condition = {
             guided: self._jit(functools.partial(programs.condition, guided=guided), cases=3)
@@ -102,7 +102,7 @@ class Sampler:
             canvas: side in pixels.
         """
         reduction, channels = self._latent
-        return _draw(
+        return draw_cases(
             jnp.asarray(seeds, jnp.uint32),
             noise=(page[0] // reduction, page[1] // reduction, channels),
             canvas=(canvas // reduction, canvas // reduction, channels),
@@ -160,9 +160,21 @@ class Sampler:
 
 
 @functools.partial(jax.jit, static_argnames=("noise", "canvas", "positions"))
-def _draw(
-    seeds: Array, *, noise: tuple[int, ...], canvas: tuple[int, ...], positions: int
+def draw_cases(
+    seeds: UInt32[Array, " B"],
+    *,
+    noise: tuple[int, ...],
+    canvas: tuple[int, ...],
+    positions: int,
 ) -> Draws:
+    """Everything random about B cases, each from its own seed.
+
+    Args:
+        noise: shape of a case's latent.
+        canvas: shape of its canvas latent.
+        positions: features of the canvas that colour matching may draw.
+    """
+
     def one_case(seed):
         noise_key, canvas_key, order_key = jax.random.split(jax.random.key(seed), 3)
         return Draws(
@@ -174,7 +186,7 @@ def _draw(
     return jax.vmap(one_case)(seeds)
 
 
-class _Programs:
+class Programs:
     """The functions that are jitted: parameters first, then cases, then what all cases share."""
 
     def __init__(self, graph: nnx.GraphDef, recipe: Recipe):

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 from flax import nnx
 from jaxtyping import Array, Shaped
 
@@ -30,6 +31,11 @@ class Layout:
     def take(self, module: nnx.Module) -> Parameters:
         """The module's parameters."""
         return {path: leaf[...] for path, leaf in flat_parameters(module).items()}
+
+    def shapes(self, module: nnx.Module) -> dict[str, jax.ShapeDtypeStruct]:
+        """Their shapes and types; the module may be an abstract one."""
+        flat = flat_parameters(module).items()
+        return {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in flat}
 
     def build(self, parameters: Parameters) -> Any:
         """The module with these parameters; all of them, in any order."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from magiccolor_jax.data.cases import MAX_REFERENCES
 from magiccolor_jax.losses.objective import LossConfig
@@ -12,6 +12,37 @@ Leaf = TypeVar("Leaf")
 
 Table = tuple[tuple[str, bool], ...]
 """(regex over parameter paths, whether it is trained); the first full match counts."""
+
+Origins = tuple[tuple[str, str], ...]
+"""(regex over names of networks, whose weights it starts from); the first full match counts.
+
+A file of the model folder without its suffix, `init/unet` or `denoiser`; what the file lacks is
+drawn, but only a guider may lack anything: one that starts from a UNet takes its encoder, as
+diffusers' `ControlNetModel.from_unet` does. Or `random`.
+"""
+
+SD15: Origins = (
+    (r"denoiser|reference", "init/unet"),
+    (r"sketch_guider", "init/controlnet_lineart"),
+    (r"instance_guider", "init/unet"),
+    (r"context", "random"),
+)
+"""Stable Diffusion 1.5 and a line-art ControlNet (release.md §6).
+
+differs: the release draws the instance guider's encoder at random; ours starts from the UNet's.
+"""
+
+STAGE1: Origins = (
+    (r"instance_guider", "denoiser"),
+    (r"denoiser", "denoiser"),
+    (r"reference", "reference"),
+    (r"sketch_guider", "sketch_guider"),
+    (r"context", "context"),
+)
+"""Stage 1's own networks; the instance guider takes its denoiser's encoder."""
+
+RANDOM: Origins = ((r".*", "random"),)
+"""From scratch: the model folder gives sizes and frozen networks alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +59,8 @@ class Stage:
     """Whether the instance guider takes part."""
     losses: LossConfig = field(default_factory=LossConfig)
     """What is minimised."""
-    init: Literal["sd15", "stage1"] = "sd15"
-    """Where the weights come from: the `init/` folder of a converted release, or stage 1."""
+    origins: Origins = SD15
+    """Where the weights come from."""
 
     def __post_init__(self):
         if not 1 <= self.instances <= MAX_REFERENCES:
@@ -78,5 +109,5 @@ def stage2() -> Stage:
         trainable=(*first.trainable, (r"instance_guider/.*", True)),
         instances=10,
         instance_guider=True,
-        init="stage1",
+        origins=STAGE1,
     )

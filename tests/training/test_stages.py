@@ -6,7 +6,7 @@ import pytest
 
 from magiccolor_jax.checkpoint import parameter_shapes
 from magiccolor_jax.models.magiccolor import MagicColorConfig
-from magiccolor_jax.training.stages import stage1, stage2
+from magiccolor_jax.training.stages import STAGE1, stage1, stage2
 
 NETWORKS = ("denoiser", "reference", "sketch_guider", "instance_guider")
 
@@ -38,7 +38,7 @@ def test_stage_two_adds_the_instance_guider(parameters):
     assert of(parameters, "denoiser", "sketch_guider", "instance_guider") <= trained.keys()
     assert "instance_guider/dino_adapter/0/kernel" in trained
     assert fixed.keys() == {p for p in parameters if p.startswith("reference/up_blocks/3/")}
-    assert stage2().instances == 10 and stage2().init == "stage1"
+    assert stage2().instances == 10 and stage2().origins == STAGE1
 
 
 def test_a_network_without_a_row_is_an_error(parameters):

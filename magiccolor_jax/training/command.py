@@ -1,0 +1,153 @@
+"""`magiccolor train`: presets, flags, processes, exit codes."""
+
+import difflib
+import errno
+import runpy
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import jax
+import tyro
+from rich.console import Console
+
+from magiccolor_jax.parallel.multihost import Distributed, connect
+from magiccolor_jax.training.config import TrainConfig
+from magiccolor_jax.training.loop import FAILED, Training
+from magiccolor_jax.training.setup import plan_training
+from magiccolor_jax.training.tables import show
+
+PACKAGE = Path(__file__).parents[2]
+PRESETS = PACKAGE / "configs"
+TABLE_WIDTH = 140
+"""Characters; paths of parameters are long, and the tables are often written to a file."""
+
+USAGE = """usage: magiccolor train PRESET [FLAGS]
+
+Trains one stage. PRESET is the name of a preset or the path of a file like one:
+
+{presets}
+
+`magiccolor train PRESET --help` lists every flag with the preset's value. The folder to start from
+(--init) and the run's own (--out) must be given. A run that ended early goes on by the same
+command.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainArgs(TrainConfig):
+    """Train one stage.
+
+    The run's folder gets checkpoints/, metrics.jsonl, TensorBoard events, previews/ and run.json.
+    The same command goes on where an earlier one ended, wherever that was. Exit code 0: done,
+    1: failed, 75: preempted, run it again.
+    """
+
+    dry_run: bool = False
+    """Print the tables of parameters, memory and shardings, and stop; nothing is allocated."""
+    distributed: Distributed = field(default_factory=Distributed)
+    """How the processes of a training find each other."""
+    compilation_cache: Path = Path("~/.cache/magiccolor_jax/compiled")
+    """Where compiled programs are kept between runs."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command.
+
+    Returns:
+        Exit code: 0 done, 1 failed, 2 wrong usage, 75 preempted.
+    """
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE.format(presets=_list_presets()))
+        return 0
+    try:
+        preset = load_preset(arguments[0])
+    except (ValueError, OSError) as error:
+        print(f"magiccolor train: {error}", file=sys.stderr)
+        return 2
+    prog = f"magiccolor train {arguments[0]}"
+    args = tyro.cli(TrainArgs, prog=prog, default=_with(preset), args=list(arguments[1:]))
+    try:
+        return _run(args)
+    except (ValueError, OSError) as error:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return _complain(_full(args) if full else str(error))
+    except RuntimeError as error:  # XLA's: the device
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return _complain(
+            "the device's memory is full: use a smaller --batch or a larger --accumulate, --remat, "
+            "more devices along fsdp, or --optim.kind adafactor; --dry-run shows what takes how "
+            "much"
+        )
+
+
+def _with(preset: dict[str, Any]) -> TrainArgs:
+    """A preset's settings; what it leaves open must be given."""
+    return TrainArgs(**({"out": tyro.MISSING, "init": tyro.MISSING} | preset))
+
+
+def _run(args: TrainArgs) -> int:
+    connect(args.distributed)
+    cache = str(args.compilation_cache.expanduser())
+    jax.config.update("jax_compilation_cache_dir", cache)
+    console = Console(stderr=True, quiet=jax.process_index() > 0)
+    kind = jax.devices()[0].device_kind
+    console.print(
+        f"{args.stage.name} on {jax.device_count()} x {kind}, {jax.process_count()} processes"
+    )
+    if args.dry_run:
+        # A laptop can tell how a pod would be filled.
+        elsewhere = min(args.mesh) > 0 and prod(args.mesh) != jax.device_count()
+        show(plan_training(args, imagined=elsewhere), Console(width=TABLE_WIDTH))
+        return 0
+    return Training(plan_training(args), console).run()
+
+
+def _full(args: TrainConfig) -> str:
+    return (
+        f"{args.out}: the disk is full; the last whole checkpoint is safe: make room (fewer with "
+        "--save.keep), the same command goes on"
+    )
+
+
+def _complain(text: str) -> int:
+    print(f"magiccolor train: {text}", file=sys.stderr)
+    return FAILED
+
+
+def load_preset(name: str) -> dict[str, Any]:
+    """The settings of a preset: what its file calls `CONFIG`.
+
+    Args:
+        name: of a file in configs/, or a path.
+
+    Raises:
+        ValueError: no such preset, or the file has no CONFIG.
+    """
+    path = Path(name) if name.endswith(".py") else PRESETS / f"{name}.py"
+    if not path.is_file():
+        known = preset_names()
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"; perhaps you meant {close[0]}" if close else ""
+        raise ValueError(f"no preset {name!r}: known are {', '.join(known)}{hint}")
+    content = runpy.run_path(str(path)).get("CONFIG")
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: a preset must define CONFIG = dict(...) of TrainConfig's fields")
+    return content
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that came with the package."""
+    return sorted(path.stem for path in PRESETS.glob("*.py") if not path.stem.startswith("_"))
+
+
+def _list_presets() -> str:
+    texts = []
+    for name in preset_names():
+        header = (PRESETS / f"{name}.py").read_text().split('"""')[1]
+        texts.append(f"  {name:18} {header.splitlines()[0]}")
+    return "\n".join(texts)

@@ -1,0 +1,107 @@
+"""What is known of a run from outside: run.json, for sweeps and for `convert`."""
+
+import dataclasses
+import json
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from magiccolor_jax.files import atomic_file
+from magiccolor_jax.recipe import Recipe
+from magiccolor_jax.training.config import TrainConfig
+
+RECORD = "run.json"
+
+
+class RunRecord:
+    """The content of run.json; written by the first process alone."""
+
+    def __init__(self, config: TrainConfig, model: dict[str, Any], fingerprint: str):
+        """Args:
+        model: what the trained model's config.json will say.
+        fingerprint: of the data's plan.
+        """
+        self.path = config.out / RECORD
+        self.content = {
+            "state": "running",
+            "step": 0,
+            "steps": config.steps,
+            "seed": config.seed,
+            "metrics": _earlier_metrics(self.path),
+            "error": None,
+            "started": _now(),
+            "updated": _now(),
+            "code": code_version(),
+            "jax": version("jax"),
+            "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+            "processes": jax.process_count(),
+            "data": fingerprint,
+            "config": plain(config),
+            "model": model,
+        }
+
+    def update(self, **changes: Any) -> None:
+        """Changes fields and writes the file."""
+        self.content |= changes | {"updated": _now()}
+        if jax.process_index() == 0:
+            with atomic_file(self.path) as temporary:
+                temporary.write_text(json.dumps(self.content, indent=2) + "\n")
+
+
+def _earlier_metrics(path: Path) -> dict[str, float]:
+    """What an earlier part of the run measured."""
+    return read_record(path.parent)["metrics"] if path.is_file() else {}
+
+
+def read_record(run: Path) -> dict[str, Any]:
+    """The content of a run's run.json.
+
+    Raises:
+        FileNotFoundError: the folder is no run's.
+        ValueError: the file is damaged.
+    """
+    path = run / RECORD
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: the folder of a training run holds {RECORD}, which `magiccolor train` writes"
+        )
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: must be JSON: {error}") from None
+    if not isinstance(content, dict) or not {"config", "model", "state"} <= set(content):
+        raise ValueError(f"{path}: expected what `magiccolor train` writes, got another JSON file")
+    return content
+
+
+def plain(value: Any) -> Any:
+    """A config as JSON."""
+    if isinstance(value, Recipe):
+        return value.to_json()
+    if dataclasses.is_dataclass(value):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def code_version() -> str:
+    """The package's version, and the commit where it runs from a checkout."""
+    folder = Path(__file__).parents[2]
+    text = version("magiccolor_jax")
+    if (folder / ".git").exists():
+        words = ["git", "-C", str(folder), "describe", "--always", "--dirty"]
+        try:
+            found = subprocess.run(words, capture_output=True, text=True, timeout=10, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return text
+        text += f"+{found.stdout.strip()}"
+    return text
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,160 @@
+"""Everything between a config and the first step: folder, sizes, data, parameters, state."""
+
+import dataclasses
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jax.sharding import Mesh
+
+from magiccolor_jax.checkpoint import ModelConfig
+from magiccolor_jax.data.loader import Sampling
+from magiccolor_jax.data.plan import Plan
+from magiccolor_jax.data.samples import Maker, Play
+from magiccolor_jax.data.sources import Concatenation, open_source
+from magiccolor_jax.parallel.sharding import imagined_mesh, train_mesh
+from magiccolor_jax.precision import for_inference
+from magiccolor_jax.sampling.pretrained import TRAINABLE
+from magiccolor_jax.training.checkpoints import Checkpoints, Position
+from magiccolor_jax.training.config import TrainConfig
+from magiccolor_jax.training.export import source_config, start_folder
+from magiccolor_jax.training.initial import (
+    find_origins,
+    first_parameters,
+    load_frozen,
+    model_config,
+)
+from magiccolor_jax.training.program import Design, Program, begin
+from magiccolor_jax.training.step import TrainState
+
+Doing = Callable[[str], AbstractContextManager[Any]]
+"""Says what is going on while the block runs."""
+
+
+class Start(NamedTuple):
+    """A training that has not allocated anything yet."""
+
+    source: ModelConfig
+    """What the folder that it starts from says."""
+    design: Design
+
+
+def plan_training(config: TrainConfig, *, imagined: bool = False) -> Start:
+    """Reads what the starting folder says and lays out the training; reads no weights.
+
+    Args:
+        imagined: the mesh is of devices that may not be here.
+
+    Raises:
+        FileNotFoundError, ValueError: the folder, the mesh or the stage does not fit.
+    """
+    mesh = imagined_mesh(config.mesh) if imagined else train_mesh(config.mesh)
+    source = source_config(config.init)
+    sizes = model_config(config.init, source, config.recipe, config.stage)
+    design = Design(config, sizes, source.schedule, mesh)
+    if not imagined:
+        design.rows()
+    return Start(source, design)
+
+
+def trained_model(start: Start) -> ModelConfig:
+    """What the trained model's config.json says: its own networks, and the frozen ones."""
+    sizes = start.design.sizes
+    networks = {
+        field.name: getattr(sizes, field.name)
+        for field in dataclasses.fields(sizes)
+        if getattr(sizes, field.name) is not None
+    }
+    others = {
+        name: cfg
+        for name, cfg in start.source.networks.items()
+        if name not in TRAINABLE and not name.startswith("init/")
+    }
+    recipe = start.design.config.recipe
+    return dataclasses.replace(start.source, networks=networks | others, recipe=recipe)
+
+
+def training_data(start: Start) -> Sampling:
+    """The training's own samples.
+
+    Raises:
+        ValueError: no source, or one that holds nothing.
+    """
+    config = start.design.config
+    if not config.data.sources:
+        raise ValueError(
+            "training: data.sources must name at least one folder, such as "
+            "--data.sources cases:FOLDER"
+        )
+    return _sampling(start, config.data.sources, config.data.play, config.seed)
+
+
+def held_out_data(start: Start) -> Sampling:
+    """Samples to measure and to look at: of the validation sources, else of the training's; never
+    recoloured, always the same."""
+    data = start.design.config.data
+    return _sampling(start, data.validation or data.sources, data.play.calm(), 0)
+
+
+def _sampling(start: Start, sources: tuple[str, ...], play: Play, seed: int) -> Sampling:
+    config = start.design.config
+    source = Concatenation([open_source(text) for text in sources])
+    maker = Maker(play, config.recipe, start.source.sizes, instances=config.stage.instances)
+    shapes = [maker.shape_of(source.outline(i)) for i in range(len(source))]
+    return Sampling(source, Plan(shapes, config.batch, seed), maker, seed)
+
+
+class Ready(NamedTuple):
+    """A training that can step."""
+
+    folder: Path
+    """Model folder that it started from."""
+    program: Program
+    state: TrainState
+    position: Position
+
+
+def make_ready(start: Start, checkpoints: Checkpoints, fingerprint: str, doing: Doing) -> Ready:
+    """Loads or draws parameters, loads the frozen networks, restores the newest checkpoint.
+
+    Args:
+        fingerprint: of the data's plan.
+
+    Raises:
+        FileNotFoundError, ValueError: something does not fit.
+    """
+    design = start.design
+    config = design.config
+    with doing("looking at the start"):
+        folder = start_folder(config.init)
+    shapes = {path: leaf.shape for path, leaf in design.parameters.items()}
+    stored = find_origins(folder, config.stage, shapes)
+    newest = checkpoints.latest()
+    wanted = design.parameter_shardings()
+    if newest is not None:  # what is trained comes from the checkpoint
+        wanted = {path: place for path, place in wanted.items() if path in design.fixed}
+    with doing("loading parameters"):
+        dtype = design.precision.param_dtype
+        origins = {path: place for path, place in stored.items() if path in wanted}
+        values = first_parameters(design.sizes, origins, wanted, dtype, config.seed)
+    with doing("loading frozen networks"):
+        compute = for_inference(config.precision)
+        losses = config.stage.losses
+        assert isinstance(design.mesh, Mesh), "an imagined mesh trains nothing"
+        frozen = load_frozen(
+            folder, start.source, config.recipe, losses, compute, config.remat, design.mesh
+        )
+    program = Program(design, {path: values[path] for path in design.fixed}, frozen)
+    if newest is None:
+        state = begin(design, {path: values[path] for path in design.trainable})
+        return Ready(folder, program, state, Position(0, fingerprint))
+    with doing(f"restoring checkpoint {newest}"):
+        state, position = checkpoints.restore(newest, design.state, design.shardings)
+    if position.plan != fingerprint:
+        raise ValueError(
+            f"{checkpoints.folder}/{newest}: a run goes on with the data that it began with: "
+            f"expected plan {position.plan}, got {fingerprint} (other scenes, batch, seed or "
+            "sizes); restore them, or begin another run with --init this one"
+        )
+    return Ready(folder, program, state, position)

@@ -1,0 +1,186 @@
+"""Runs from start to end, broken off in every way, and gone on with."""
+
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from oracles.runs import cheap_run, losses_of, write_pages, write_start
+from PIL import Image
+from rich.console import Console
+
+from magiccolor_jax.data.loader import DataConfig
+from magiccolor_jax.training.config import ReportConfig, SaveConfig
+from magiccolor_jax.training.loop import DONE, FAILED, PREEMPTED, Training
+from magiccolor_jax.training.program import Program
+from magiccolor_jax.training.record import read_record
+from magiccolor_jax.training.setup import plan_training
+
+SCRIPT = Path(__file__).parents[1] / "oracles" / "train_once.py"
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Model and pages, and a cache that all runs of this file share: they compile alike."""
+    folder = tmp_path_factory.mktemp("training")
+    write_start(folder / "start")
+    write_pages(folder / "pages", 4)
+    jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
+    yield folder
+    jax.config.update("jax_compilation_cache_dir", None)
+
+
+def train(folder, out, **changes):
+    config = cheap_run(folder, out=folder / out, **changes)
+    return Training(plan_training(config), Console(quiet=True)).run()
+
+
+def in_process(folder, *words, devices=1):
+    """Exit code of a run in a process of its own, which may kill itself."""
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(SCRIPT), str(folder), *map(str, words)]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    assert run.returncode in (DONE, PREEMPTED, -signal.SIGKILL), run.stderr
+    return run.returncode
+
+
+@pytest.fixture(scope="module")
+def whole(folder):
+    """An uninterrupted run."""
+    pages = f"cases:{folder / 'pages'}"
+    report = ReportConfig(
+        every=1,
+        preview_every=6,
+        previews=2,
+        preview_steps=2,
+        validate_every=3,
+        validation_batches=2,
+    )
+    data = DataConfig(sources=(pages,), validation=(pages,))
+    assert train(folder, "whole", report=report, data=data) == DONE
+    return folder / "whole"
+
+
+def validation_free(run):
+    return [
+        (line["step"], line["loss"])
+        for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+        if "loss" in line
+    ]
+
+
+def test_a_run_leaves_everything_behind(whole):
+    record = read_record(whole)
+    assert record["state"] == "done" and record["step"] == 6 and record["error"] is None
+    assert record["metrics"]["loss"] == validation_free(whole)[-1][1]
+    assert record["config"]["optim"]["lr"] == 1e-3 and record["seed"] == 0
+    assert math.isfinite(record["metrics"]["validation/denoise"])
+    assert (whole / "checkpoints" / "3").is_dir() and (whole / "checkpoints" / "6").is_dir()
+    assert list((whole / "tensorboard").glob("events.*"))
+    preview = np.asarray(Image.open(whole / "previews" / "0000006.png"))
+    assert preview.shape == (2 * 68, 4 * 68, 3) and preview.std() > 20
+
+
+def test_a_finished_run_has_nothing_to_do(folder, whole):
+    before = (whole / "metrics.jsonl").read_bytes()
+    assert train(folder, "whole") == DONE
+    assert (whole / "metrics.jsonl").read_bytes() == before
+
+
+def test_kill_9_and_on(folder, whole):
+    assert in_process(folder, "--out", "killed", "--die-at", 4) == -signal.SIGKILL
+    assert [step for step, _ in losses_of(folder / "killed")] == [1, 2, 3, 4]
+    assert in_process(folder, "--out", "killed") == DONE
+    assert losses_of(folder / "killed") == validation_free(whole)
+
+
+def test_kill_9_during_a_save_and_on(folder, whole):
+    run = folder / "torn"
+    assert in_process(folder, "--out", "torn", "--die-in-save", 6) == -signal.SIGKILL
+    assert not (run / "checkpoints" / "6").exists()
+    assert in_process(folder, "--out", "torn") == DONE
+    assert losses_of(run) == validation_free(whole)
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["3", "6"]
+
+
+def test_sigterm_saves_and_goes_on(folder, whole):
+    run = folder / "stopped"
+    assert in_process(folder, "--out", "stopped", "--term-at", 2) == PREEMPTED
+    stopped = read_record(run)
+    assert stopped["state"] == "preempted" and stopped["step"] == 3
+    assert train(folder, "stopped") == DONE
+    assert losses_of(run) == validation_free(whole)
+    assert read_record(run)["state"] == "done"
+
+
+def test_what_diverges_is_named_and_never_saved(folder, monkeypatch):
+    def poisoned(self, rows):
+        batch = put(self, rows)
+        seen.append(batch)
+        return batch._replace(target=batch.target * (np.nan if len(seen) == 5 else 1))
+
+    seen, put = [], Program.put
+    monkeypatch.setattr(Program, "put", poisoned)
+    assert train(folder, "nan", save=SaveConfig(every=2)) == FAILED
+    record = read_record(folder / "nan")
+    assert record["state"] == "failed"
+    assert "step 5: loss must be finite, got nan" in record["error"]
+    assert "page" in record["error"] and "checkpoint 4 is the last good one" in record["error"]
+    assert sorted(p.name for p in (folder / "nan" / "checkpoints").iterdir()) == ["2", "4"]
+    monkeypatch.undo()
+    assert train(folder, "nan", save=SaveConfig(every=2)) == DONE
+
+
+def test_other_data_is_refused(folder, whole):
+    with pytest.raises(ValueError, match="goes on with the data that it began with"):
+        train(folder, "whole", seed=5)
+    other = cheap_run(folder).optim
+    with pytest.raises(ValueError, match="does not fit this training"):
+        train(folder, "whole", optim=replace(other, kind="adafactor"))
+
+
+def test_no_source_and_a_batch_that_does_not_divide(folder):
+    with pytest.raises(ValueError, match="data.sources must name at least one folder"):
+        train(folder, "none", data=DataConfig())
+    with pytest.raises(ValueError, match="accumulate must divide batch"):
+        train(folder, "none", batch=3, accumulate=2)
+    assert not (folder / "none").exists()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.slow
+def test_one_device_eight_and_two_processes_train_alike(folder):
+    """Slow: every mesh compiles for itself."""
+    meshes = {"one": (1, 1, 1), "data": (8, 1, 1), "fsdp": (1, 8, 1), "mixed": (2, 2, 2)}
+    for name, mesh in meshes.items():
+        in_process(folder, "--out", name, "--batch", 8, "--mesh", *mesh, devices=np.prod(mesh))
+    port, flags = free_port(), "--xla_force_host_platform_device_count=4"
+    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+    words = ["--out", "two", "--batch", "8", "--mesh", "2", "2", "2", "--port", str(port)]
+    pair = [
+        subprocess.Popen(
+            [sys.executable, str(SCRIPT), str(folder), *words, "--process", str(i), "2"],
+            env=environment,
+        )
+        for i in range(2)
+    ]
+    assert [process.wait(timeout=900) for process in pair] == [DONE, DONE]
+    expected = losses_of(folder / "one")
+    assert len(expected) == 6
+    for name in (*list(meshes)[1:], "two"):
+        np.testing.assert_allclose(losses_of(folder / name), expected, rtol=1e-5)
