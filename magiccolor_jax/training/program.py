@@ -136,6 +136,10 @@ class Program:
         """One step; `state` is given away."""
         return self._step(self.constants, state, batch, self._key)
 
+    def compile(self, state: TrainState, batch: TrainingBatch) -> jax.stages.Compiled:
+        """The program of `step` for batches of this shape, to be looked at."""
+        return self._step.lower(self.constants, state, batch, self._key).compile()
+
     def loss(self, values: Parameters, batch: TrainingBatch, number: int) -> Metrics:
         """Loss terms of a batch without a step; the same number draws the same noise.
 
