@@ -11,6 +11,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from magiccolor_jax.models.color_matching import unit
+from magiccolor_jax.nn.plain import is_plain
 
 
 class Warped(NamedTuple):
@@ -58,7 +59,7 @@ def warp_colors(
     numbers = jnp.arange(1, references.shape[1] + 1)
     instances = (numbers, *(jnp.moveaxis(x, 1, 0) for x in (keys, colors, counts)))
     # One instance after another: the similarities of all at once would take K times the memory.
-    found, _ = lax.scan(one_instance, start, instances)
+    found, _ = lax.scan(one_instance, start, instances, unroll=is_plain())
     grid = (batch, rows, columns)
     return lax.stop_gradient(Warped(found.colors.reshape(*grid, 3), found.valid.reshape(grid)))
 

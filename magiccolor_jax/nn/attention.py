@@ -14,6 +14,8 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from magiccolor_jax.nn.plain import is_plain
+
 Implementation = Literal["auto", "chunked", "xla", "cudnn", "flash"]
 
 QUERY_CHUNK = 256
@@ -44,13 +46,15 @@ def attend(
     Args:
         mask: False where a key does not exist. A row without any key gives the mean of the values.
         causal: query l sees keys 0..l only.
-        implementation: `auto` takes what suits the default backend, the dtype and the arguments.
+        implementation: `auto` takes what suits the default backend, the dtype and the arguments;
+            `xla` in programs that are counted (`nn/plain.py`).
 
     Raises:
         ValueError: `chunked` or `flash` is asked for causal attention, which they cannot do.
     """
     if implementation == "auto":
-        implementation = "xla" if causal else _choose(query, key, mask is not None)
+        plain = causal or is_plain()
+        implementation = "xla" if plain else _choose(query, key, mask is not None)
     if causal and implementation in ("chunked", "flash"):
         raise ValueError(
             f"attention: implementation {implementation!r} has no causal mask; use 'xla' or 'auto'"
