@@ -81,11 +81,12 @@ class Training:
         reading = batches(self.data, self.config.data, self.start.design.rows(), remaining)
         for index in remaining:
             self._profile(index)
-            self._step(index, self.program.put(next(reading)))
+            batch = self.program.put(next(reading))
+            self._step(index, batch)
             finished = index + 1
             self.reporter.advance(finished)
             stops = stop.agreed(finished)
-            self._report(finished)
+            self._report(finished, batch)
             if stops:
                 self._save()
                 self.record.update(state="preempted", step=finished)
@@ -118,12 +119,14 @@ class Training:
         """Whether something that happens every so many steps, and at the end, is due."""
         return every > 0 and (finished % every == 0 or finished == self.config.steps)
 
-    def _report(self, finished: int) -> None:
+    def _report(self, finished: int, batch: TrainingBatch) -> None:
         if not self._due(finished, self.config.report.every):
             return
         values = self.averages.take()
         if seconds := self.clock.lap():
             values |= {"step_seconds": seconds, "samples_per_second": self.config.batch / seconds}
+            with self.clock.pause():
+                values |= self.program.utilisation(batch, seconds)
         self._tell(finished, values | {"memory_gb": memory_gb()})
 
     def _tell(self, finished: int, values: dict[str, float]) -> None:

@@ -25,6 +25,7 @@ from magiccolor_jax.parallel.sharding import (
 )
 from magiccolor_jax.precision import for_training
 from magiccolor_jax.training.config import TrainConfig
+from magiccolor_jax.training.cost import peak_flops, step_cost
 from magiccolor_jax.training.optim import make_optimizer
 from magiccolor_jax.training.parameters import Layout, Parameters
 from magiccolor_jax.training.step import (
@@ -126,6 +127,7 @@ class Program:
         there = jax.device_put((values, frozen.nulls), design.whole)
         self.constants = Constants(fixed, there)
         self._seen: set[Any] = set()
+        self._flops: dict[Any, float] = {}
         self._key = jax.random.key(design.config.seed)
         self._step = jax.jit(
             self._run_step, out_shardings=(design.shardings, design.whole), donate_argnums=1
@@ -140,6 +142,23 @@ class Program:
         """The program of `step` for batches of this shape, to be looked at."""
         return self._step.lower(self.constants, state, batch, self._key).compile()
 
+    def utilisation(self, batch: TrainingBatch, seconds: float) -> dict[str, float]:
+        """Share of the devices' peak that steps of this shape reach; empty where no peak is known.
+
+        Args:
+            seconds: per step.
+        """
+        peak = peak_flops(jax.devices()[0].device_kind)
+        if peak is None:
+            return {}
+        shape = _shape_of(batch)
+        if shape not in self._flops:
+            design, constants = self.design, self.constants
+            frozen = jax.eval_shape(self.frozen, constants.frozen)
+            cost = step_cost(design.context, constants.fixed, frozen, design.state, batch)
+            self._flops[shape] = cost.flops
+        return {"utilisation": self._flops[shape] / seconds / peak / self.design.mesh.size}
+
     def loss(self, values: Parameters, batch: TrainingBatch, number: int) -> Metrics:
         """Loss terms of a batch without a step; the same number draws the same noise.
 
@@ -151,7 +170,7 @@ class Program:
 
     def is_new(self, batch: TrainingBatch) -> bool:
         """Whether batches of this shape are seen for the first time: the step will be compiled."""
-        shape = tuple(x.shape for x in jax.tree.leaves(batch))
+        shape = _shape_of(batch)
         new = shape not in self._seen
         self._seen.add(shape)
         return new
@@ -184,6 +203,10 @@ class Program:
         frozen = self.frozen(constants.frozen)
         arguments = model, frozen, batch, Keys.split(key), jnp.ones(())
         return self.design.context.loss(*arguments)[1]
+
+
+def _shape_of(batch: TrainingBatch) -> tuple[tuple[int, ...], ...]:
+    return tuple(x.shape for x in jax.tree.leaves(batch))
 
 
 def _run_as(sizes: MagicColorConfig, **options: Any) -> MagicColorConfig:
