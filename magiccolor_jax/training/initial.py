@@ -173,7 +173,7 @@ def first_parameters(
         }
 
     values: Parameters = jax.jit(draw, out_shardings=drawn)() if drawn else {}
-    files = {place.file: TensorFile(place.file) for place in stored.values()}
+    files = {file: TensorFile(file) for file in {place.file for place in stored.values()}}
     for path, place in stored.items():
         tensor = files[place.file].mapped(place.key)
         values[path] = jax.make_array_from_callback(
