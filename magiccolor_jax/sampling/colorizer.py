@@ -130,8 +130,8 @@ class Colorizer:
         recipe = config.recipe if recipe is None else recipe
         recipe = recipe if isinstance(recipe, Recipe) else Recipe.from_json(recipe)
         chosen = for_inference(precision)
-        nulls = load_null_contexts(directory, config, recipe)
         networks = load_networks(directory, config, recipe, chosen, mesh)
+        nulls = load_null_contexts(directory, config, recipe)
         return cls(Sampler(networks, nulls, recipe, mesh), config, recipe, chosen)
 
     def __call__(

@@ -97,8 +97,8 @@ def load_null_contexts(directory: Path, config: ModelConfig, recipe: Recipe) -> 
     Raises:
         ValueError: the context is CLIP's and the model has no text encoder.
     """
-    width = config.networks["denoiser"].context
     if not uses_clip(recipe):
+        width = config.networks["denoiser"].context
         return NullContexts(*[jnp.zeros((1, 1, width))] * 2)
     tokens: dict[str, Array] = {}
     chosen = {}

@@ -142,8 +142,9 @@ def make_ready(start: Start, checkpoints: Checkpoints, fingerprint: str, doing: 
         compute = for_inference(config.precision)
         losses = config.stage.losses
         assert isinstance(design.mesh, Mesh), "an imagined mesh trains nothing"
+        model = trained_model(start)
         frozen = load_frozen(
-            folder, start.source, config.recipe, losses, compute, config.remat, design.mesh
+            folder, model, config.recipe, losses, compute, config.remat, design.mesh
         )
     program = Program(design, {path: values[path] for path in design.fixed}, frozen)
     if newest is None:
