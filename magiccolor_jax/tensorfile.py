@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import ml_dtypes
 import numpy as np
@@ -45,6 +45,17 @@ class TensorSpec(NamedTuple):
     def nbytes(self) -> int:
         """Size of the data."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+
+@runtime_checkable
+class Tensors(Protocol):
+    """Named tensors that are read one by one, wherever they lie."""
+
+    specs: dict[str, TensorSpec]
+
+    def read(self, key: str, empty: Empty = np.empty) -> Shaped[np.ndarray, "..."]:
+        """One tensor, in memory that `empty` gives or in its own."""
+        ...
 
 
 class TensorFile:

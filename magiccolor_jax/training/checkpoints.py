@@ -9,7 +9,6 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policy
 
 from magiccolor_jax.training.config import SaveConfig
-from magiccolor_jax.training.parameters import Parameters
 from magiccolor_jax.training.step import TrainState
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every file
@@ -107,17 +106,6 @@ class Checkpoints:
             rest["step"], found["trainable"], rest["optimizer"], found.get("average")
         )
         return state, Position(**found["position"])
-
-    def parameters(self, step: int) -> Parameters:
-        """The parameters to use of a checkpoint: averaged ones, where an average was kept."""
-        item = "average" if (self.folder / str(step) / "average").exists() else "trainable"
-        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        shapes: Any = self._manager.item_metadata(step)[item]
-        wanted = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), dict(shapes)
-        )
-        args = ocp.args.Composite(**{item: ocp.args.StandardRestore(wanted)})
-        return self._manager.restore(step, args=args)[item]
 
     def close(self) -> None:
         """Waits for what is being written."""
