@@ -14,19 +14,23 @@ Kind = Literal["unet", "controlnet", "vae", "clip_vision", "clip_text", "dinov2"
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertArgs:
-    """Convert PyTorch weights to a JAX folder, or a JAX folder back.
+    """Convert PyTorch weights to a JAX folder, a JAX folder back, or a training run to either.
 
     SOURCE is a download of the release, one network (a diffusers or transformers folder, or a file:
-    .safetensors, .bin, .pth, .ckpt), or a JAX folder, which goes back to PyTorch.
+    .safetensors, .bin, .pth, .ckpt), a JAX folder, which goes back to PyTorch, or the folder of a
+    training run, whose newest checkpoint becomes a JAX folder to colour with.
     """
 
     source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")]
     """What to convert."""
     output: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUTPUT")]
     """The folder to make; it must not exist yet."""
-    to: Literal["release", "diffusers"] = "release"
-    """From a JAX folder: `release` writes exactly the files that it came from, `diffusers` one
-    folder per network that `from_pretrained` loads."""
+    to: Literal["jax", "release", "diffusers"] | None = None
+    """From a JAX folder or a run: `release` writes the files that it came from, or what the release
+    calls them, `diffusers` one folder per network that `from_pretrained` loads. Default: `release`
+    from a JAX folder, `jax` from a run or from PyTorch."""
+    checkpoint: str | None = None
+    """From a run: `latest`, `best` (smallest loss), or the number of a step. Default: latest."""
     kind: Kind | None = None
     """One network: which it is, where its keys do not tell."""
     config: Path | None = None

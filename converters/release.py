@@ -39,7 +39,7 @@ class Entry:
     """Its config.json."""
     roles: tuple[Role, ...]
     needed: bool = True
-    """False for what only trainings read."""
+    """False for what only trainings begin with."""
 
 
 SD15 = "stable-diffusion-v1-5"
@@ -82,6 +82,11 @@ ENTRIES = (
     _entry("controlnet_lineart", _role("init/controlnet_lineart", "controlnet"), needed=False),
 )
 
+TRAINED = "MagicColor"
+"""Folder of what the release has trained; without it, the rest is where a training starts."""
+
+START = ("no MagicColor weights: a start for training, not for colouring",)
+
 TEXT_SUFFIXES = {".json", ".txt", ".md", ".model", ""}
 TEXT_LIMIT = 20_000_000
 """Bytes; larger files are no tokenizers, configs or notes."""
@@ -91,6 +96,12 @@ def is_release(folder: Path) -> bool:
     """Whether a folder looks like the release, complete or not: it has one of its folders."""
     parts = {Path(entry.where).parts[0] for entry in ENTRIES}
     return any((folder / part).is_dir() for part in parts)
+
+
+def is_start(folder: Path) -> bool:
+    """Whether a folder has nothing of what the release trained: Stable Diffusion, a ControlNet and
+    the frozen networks alone."""
+    return not (folder / TRAINED).exists()
 
 
 def plan_release(root: Path) -> Plan:
@@ -143,12 +154,16 @@ def _page(root: Path) -> int:
 
 def _missing(root: Path, found: dict[str, str | None]) -> list[str]:
     """Says, in one entry, everything that the release needs and the folder lacks."""
+    needed = [entry for entry in ENTRIES if entry.needed]
+    if is_start(root):
+        needed = [e for e in needed if not e.where.startswith(TRAINED)]
+        needed += [e for e in ENTRIES if e.where == f"{SD15}/unet"]
     missing = [
         f"{entry.where}{'/' if (root / entry.where).is_dir() else ''}: no file of weights"
-        for entry in ENTRIES
-        if entry.needed and found[entry.where] is None
+        for entry in needed
+        if found[entry.where] is None
     ]
-    wanted = [e.config for e in ENTRIES if e.where != DINOV2 and (e.needed or found[e.where])]
+    wanted = [e.config for e in ENTRIES if e.where != DINOV2 and (e in needed or found[e.where])]
     missing += [
         f"{name}: missing"
         for name in dict.fromkeys([*wanted, SCHEDULER_CONFIG])
@@ -248,7 +263,8 @@ def _finish(
     )
     used = {str(f.path.relative_to(root)) for source in sources for f in source.files}
     verbatim, left_out = _sort_files(root, used)
-    notes = [
+    notes = [*(START if is_start(root) else ())]
+    notes += [
         f"{entry.where} is not there: stage 1 of the training cannot start from it"
         for entry in ENTRIES
         if not entry.needed and found[entry.where] is None

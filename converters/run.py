@@ -3,13 +3,16 @@
 import os
 from pathlib import Path
 
-from converters import library, release, single, to_jax, to_torch
+from converters import library, release, single, to_jax, to_release, to_torch
 from converters.command import ConvertArgs
+from converters.folder import open_folder, open_run
+from converters.from_run import ModelExport
 from converters.plan import Plan, read_json
 from converters.streaming import check_space, gigabytes
 from converters.to_torch import Export
 from magiccolor_jax.checkpoint import CONFIG_NAME, FORMAT
 from magiccolor_jax.tensorfile import TensorSpec
+from magiccolor_jax.training.export import TrainedModel, find_step, is_run
 
 
 def convert(args: ConvertArgs) -> None:
@@ -28,8 +31,9 @@ def convert(args: ConvertArgs) -> None:
 
         verify.check_installed()
     plan = plan_conversion(args)
-    if args.verify and isinstance(plan, Export):
-        raise ValueError("--verify goes with a conversion to JAX, and SOURCE is a JAX folder")
+    if args.verify and not isinstance(plan, Plan):
+        what = "a JAX folder" if (args.source / CONFIG_NAME).is_file() else "a training run"
+        raise ValueError(f"--verify goes with a conversion to JAX, and SOURCE is {what}")
     print("\n".join(describe(plan)))
     _name_leftovers(args.output)
     check_space(args.output, plan.disk)
@@ -37,6 +41,8 @@ def convert(args: ConvertArgs) -> None:
         print("dry run: nothing written")
     elif isinstance(plan, Export):
         to_torch.convert_to_torch(plan, args.output)
+    elif isinstance(plan, ModelExport):
+        plan.write()
     else:
         to_jax.convert_to_jax(plan, args.output)
         if args.verify:
@@ -58,7 +64,7 @@ def _check_output(args: ConvertArgs) -> None:
         raise ValueError("--verify runs what was converted, and --dry-run converts nothing")
 
 
-def plan_conversion(args: ConvertArgs) -> Plan | Export:
+def plan_conversion(args: ConvertArgs) -> Plan | Export | ModelExport:
     """The checked plan, by what SOURCE is; nothing is written.
 
     Raises:
@@ -66,12 +72,22 @@ def plan_conversion(args: ConvertArgs) -> Plan | Export:
         OSError: as `convert`.
         ImportError: as `convert`.
     """
+    if is_run(args.source):
+        _refuse_options_of_one_network(args, "a training run")
+        trained = TrainedModel(args.source, find_step(args.source, args.checkpoint or "latest"))
+        if args.to in (None, "jax"):
+            return ModelExport(trained, args.output)
+        folder = open_run(args.source, trained.began, trained.config, trained.trained)
+        return PLANNERS[args.to](folder)
+    if args.checkpoint is not None:
+        raise ValueError(f"--checkpoint goes with a training run, and {args.source} is none")
     ours = args.source / CONFIG_NAME
     if ours.is_file() and read_json(ours).get("format") == FORMAT:
         _refuse_options_of_one_network(args, "a JAX folder")
-        planner = to_torch.plan_return if args.to == "release" else library.plan_library
-        return planner(args.source)
-    if args.to != "release":
+        if args.to == "jax":
+            raise ValueError(f"{args.source}: is a JAX folder: use --to release or --to diffusers")
+        return PLANNERS[args.to or "release"](open_folder(args.source))
+    if args.to not in (None, "jax"):
         raise ValueError(
             f"--to {args.to} goes with a JAX folder, and {args.source} is none: convert it to JAX "
             "first"
@@ -82,6 +98,10 @@ def plan_conversion(args: ConvertArgs) -> Plan | Export:
     return single.plan_network(args.source, kind=args.kind, config=args.config)
 
 
+PLANNERS = {"release": to_release.plan_return, "diffusers": library.plan_library}
+"""Way back to PyTorch, by `--to`."""
+
+
 def _refuse_options_of_one_network(args: ConvertArgs, what: str) -> None:
     if args.kind is not None or args.config is not None:
         raise ValueError(
@@ -90,8 +110,9 @@ def _refuse_options_of_one_network(args: ConvertArgs, what: str) -> None:
         )
 
 
-def describe(plan: Plan | Export) -> list[str]:
+def describe(plan: Plan | Export | ModelExport) -> list[str]:
     """What will be written, line by line."""
+    notes = list(plan.notes)
     if isinstance(plan, Plan):
         rows = [
             (
@@ -102,26 +123,32 @@ def describe(plan: Plan | Export) -> list[str]:
             )
             for source in plan.sources
         ]
-        small = len(plan.verbatim)
-        notes = [
+        rest = f"{len(plan.verbatim)} small files"
+        notes += [
             f"{file.path}: left out, beside the weights: {', '.join(file.beside)}"
             for source in plan.sources
             for file in source.files
             if file.beside
         ]
+    elif isinstance(plan, ModelExport):
+        rows = [
+            (f"{stem}.safetensors", *_contents([*network.specs.values()]))
+            for stem, network in plan.trained.trained.items()
+        ]
+        rest = f"{len(plan.trained.links())} files that the run began with"
     else:
         rows = [
             (file.record.path, file.record.container, *_contents([*file.record.tensors.values()]))
             for file in plan.files
         ]
-        small, notes = len(plan.copies) + len(plan.texts), []
+        rest = f"{len(plan.copies) + len(plan.texts)} small files"
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
-    lines.append(f"and {small} small files; needs {gigabytes(plan.disk)} of disk")
-    return lines + [f"note: {note}" for note in [*plan.notes, *notes]]
+    lines.append(f"and {rest}; needs {gigabytes(plan.disk)} of disk")
+    return lines + [f"note: {note}" for note in notes]
 
 
 def _contents(specs: list[TensorSpec]) -> tuple[str, str]:

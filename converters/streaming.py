@@ -117,13 +117,18 @@ def check_space(output: Path, needed: int) -> None:
     Raises:
         OSError: the output's disk has less room than that.
     """
-    existing = next(parent for parent in output.absolute().parents if parent.exists())
+    existing = existing_parent(output)
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise OSError(
             f"{output}: needs {gigabytes(needed)} of disk, but {existing} has {gigabytes(free)} "
             "free: make room or choose an output on another disk"
         )
+
+
+def existing_parent(path: Path) -> Path:
+    """The folder above `path` that is there."""
+    return next(parent for parent in path.absolute().parents if parent.exists())
 
 
 def gigabytes(count: int) -> str:

@@ -1,6 +1,5 @@
-"""Writes PyTorch files from a JAX folder; `plan_return` is the way back of `convert_to_jax`."""
+"""Writes PyTorch files from a JAX folder: what is planned by to_release.py and library.py."""
 
-import dataclasses
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,20 +11,15 @@ from jaxtyping import Shaped
 
 from converters import maps
 from converters.containers import FileRecord, write_weights
-from converters.manifest import (
-    EXTRA,
-    VERBATIM,
-    Manifest,
-    SourceRecord,
-    check_inside,
-    read_manifest,
-)
+from converters.manifest import EXTRA, SourceRecord
 from converters.plan import overhead
 from converters.streaming import Arena, byte_progress, in_parallel
 from converters.weightmap import KeyStyle, WeightMap, wanted
-from magiccolor_jax.checkpoint import KINDS, ModelConfig, check_weights, read_config
+from magiccolor_jax.checkpoint import KINDS
+from magiccolor_jax.encoders.dinov2_config import DINOv2Config
 from magiccolor_jax.files import atomic_directory
-from magiccolor_jax.tensorfile import Empty, TensorFile, TensorSpec
+from magiccolor_jax.models.unet import UNetConfig
+from magiccolor_jax.tensorfile import Empty, TensorFile, Tensors, TensorSpec
 
 Tensor = Shaped[np.ndarray, "..."]
 
@@ -34,7 +28,7 @@ Tensor = Shaped[np.ndarray, "..."]
 class Origin:
     """Where one PyTorch tensor is in the JAX folder."""
 
-    file: TensorFile
+    file: Tensors
     name: str
     """Parameter path, or key of extra.safetensors."""
     spec: TensorSpec
@@ -139,80 +133,20 @@ def convert_to_torch(export: Export, output: Path, *, progress: bool = True) -> 
             (folder / name).write_text(text)
 
 
-def plan_return(folder: Path) -> Export:
-    """Exactly what came in: the same files, containers, keys, order, types and bytes.
-
-    Raises:
-        FileNotFoundError: a file of the JAX folder is missing.
-        ValueError: the folder has no manifest, or does not agree with it.
-    """
-    model, manifest = open_folder(folder)
-    if manifest is None:
-        raise ValueError(
-            f"{folder}: was not converted from PyTorch (it has no manifest.json), so there is "
-            "nothing to go back to: use `--to diffusers`"
-        )
-    files = tuple(
-        _returned(folder, model, source, record)
-        for source in manifest.sources
-        for record in source.files
-    )
-    return Export(files=files, copies={n: folder / VERBATIM / n for n in manifest.verbatim})
-
-
-def _returned(
-    folder: Path, model: ModelConfig, source: SourceRecord, record: FileRecord
-) -> OutputFile:
-    origins: Origins = dict(extra_origins(folder, source))
-    for stem in source.networks:
-        kind = kind_of(model.networks[stem])
-        origins |= network_origins(folder, stem, kind, maps.style_named(kind, source.style))
-    if lost := [key for key in record.tensors if key not in origins]:
-        raise ValueError(
-            f"{folder}: {record.path} had {len(lost)} tensors that are not here: {lost[:8]}"
-        )
-    # Types are what the folder has now: a training may have changed them since.
-    tensors = {
-        key: TensorSpec(origins[key].spec.dtype, spec.shape) for key, spec in record.tensors.items()
-    }
-    return OutputFile(record=dataclasses.replace(record, tensors=tensors), origins=origins)
-
-
-def open_folder(folder: Path) -> tuple[ModelConfig, Manifest | None]:
-    """Reads what describes a JAX folder, and looks whether its files are there.
-
-    Raises:
-        FileNotFoundError: one report of all that is missing.
-        ValueError: config.json or manifest.json is damaged, or names paths outside the folder; or
-            one report of every tensor that does not fit config.json.
-    """
-    model, manifest = read_config(folder), read_manifest(folder)
-    check_inside(model.networks, folder)
-    wanted_files = [f"{stem}.safetensors" for stem in model.networks]
-    if manifest is not None:
-        check_inside(manifest.verbatim, folder)
-        check_inside((file.path for s in manifest.sources for file in s.files), folder)
-        wanted_files += [EXTRA, *(f"{VERBATIM}/{name}" for name in manifest.verbatim)]
-    if missing := [name for name in wanted_files if not (folder / name).is_file()]:
-        raise FileNotFoundError(f"{folder}: these files are missing: {', '.join(missing)}")
-    check_weights(folder, model)
-    return model, manifest
-
-
 def kind_of(config: Any) -> str:
     """The name in `checkpoint.KINDS` of a network's config."""
     return next(kind for kind, (known, _) in KINDS.items() if type(config) is known)
 
 
-def network_origins(folder: Path, stem: str, kind: str, style: KeyStyle) -> dict[str, Origin]:
+def network_origins(tensors: Tensors, kind: str, style: KeyStyle) -> dict[str, Origin]:
     """Key of the style -> where it is, for every parameter of a network."""
-    file, weight_map = TensorFile(folder / f"{stem}.safetensors"), maps.BY_KIND[kind]
-    shapes = {path: spec.shape for path, spec in file.specs.items()}
+    weight_map = maps.BY_KIND[kind]
+    shapes = {path: spec.shape for path, spec in tensors.specs.items()}
     return {
         key: Origin(
-            file=file,
+            file=tensors,
             name=item.path,
-            spec=TensorSpec(file.specs[item.path].dtype, item.part),
+            spec=TensorSpec(tensors.specs[item.path].dtype, item.part),
             weight_map=weight_map,
             part=(index, len(item.keys)),
         )
@@ -221,11 +155,49 @@ def network_origins(folder: Path, stem: str, kind: str, style: KeyStyle) -> dict
     }
 
 
-def extra_origins(folder: Path, source: SourceRecord) -> dict[str, Origin]:
+def extra_origins(root: Path, source: SourceRecord) -> dict[str, Origin]:
     """Key -> where it is, for a source's tensors that no network uses."""
-    file, prefix = TensorFile(folder / EXTRA), f"{source.path}/"
+    file, prefix = TensorFile(root / EXTRA), f"{source.path}/"
     return {
         name.removeprefix(prefix): Origin(file=file, name=name, spec=spec)
         for name, spec in file.specs.items()
         if name.startswith(prefix)
     }
+
+
+def unused(config: Any) -> dict[str, Filled]:
+    """What a strict loader of the library wants beside our parameters, and no result depends on.
+
+    An output head of the reference UNet, whose norm is the identity and whose convolution is zero,
+    and DINOv2's token for masked patches, zero as its authors initialise it; by the map's keys.
+    """
+    float32 = np.dtype(np.float32)
+
+    def filled(value: float, *shape: int) -> Filled:
+        return Filled(value=value, spec=TensorSpec(float32, shape))
+
+    if isinstance(config, DINOv2Config):
+        return {"mask_token": filled(0.0, 1, config.hidden_size)}
+    if isinstance(config, UNetConfig) and not config.head:
+        width, outputs = config.channels[0], config.out_channels
+        return {
+            "conv_norm_out.weight": filled(1.0, width),
+            "conv_norm_out.bias": filled(0.0, width),
+            "conv_out.weight": filled(0.0, outputs, width, 3, 3),
+            "conv_out.bias": filled(0.0, outputs),
+        }
+    return {}
+
+
+def new_file(path: str, origins: Origins) -> OutputFile:
+    """A file that never was; the container is told by the suffix."""
+    safe = path.endswith(".safetensors")
+    # The order of safetensors' own writer.
+    keys = sorted(origins, key=lambda key: (-origins[key].spec.dtype.itemsize, key))
+    record = FileRecord(
+        path=path,
+        container="safetensors" if safe else "torch",
+        tensors={key: origins[key].spec for key in keys},
+        metadata={"format": "pt"} if safe else {},
+    )
+    return OutputFile(record=record, origins=origins)

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from converters.folder import open_folder
 from converters.plan import Plan
-from converters.to_torch import kind_of, open_folder
+from converters.to_torch import kind_of
 from magiccolor_jax import checkpoint
 
 Arrays = dict[str, np.ndarray]
@@ -157,15 +158,14 @@ JAX: dict[str, Callable[[Any, Arrays], Named]] = {
 
 def _main(side: str, folder: Path, root: Path, scratch: Path) -> None:
     """One side of the comparison: every network of the folder, one after another."""
-    model, manifest = open_folder(folder)
-    sources = manifest.sources if manifest else ()
-    for stem, config in model.networks.items():
+    opened = open_folder(folder)
+    for stem, config in opened.model.networks.items():
         if side == "jax":
             outputs = _run_jax(folder, stem, config)
         else:
             from converters import verify_torch
 
-            source = next(s for s in sources if stem in s.networks)
+            source = next(s for s in opened.sources if stem in s.networks)
             outputs = verify_torch.run(root, source, folder / f"{stem}.safetensors", config)
         np.savez(result_path(scratch, side, stem), allow_pickle=False, **outputs)
 

@@ -1,9 +1,11 @@
 """Our configs -> config.json of diffusers and transformers: the inverse of configs.py."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 from converters.configs import WITH_ATTENTION, WITHOUT
+from magiccolor_jax.diffusion.schedule import Schedule
 from magiccolor_jax.encoders.clip_config import CLIPTextConfig, CLIPVisionConfig
 from magiccolor_jax.encoders.dinov2_config import LAYER_NORM_EPS, DINOv2Config
 from magiccolor_jax.encoders.vae import VAEConfig
@@ -35,6 +37,29 @@ def to_hf(config: Any, *, page: int) -> dict[str, Any]:
     if isinstance(config, UNetConfig):
         written["sample_size"] = page // LATENT_FACTOR
     return written
+
+
+def clip_to_hf(vision: CLIPVisionConfig, text: CLIPTextConfig | None) -> dict[str, Any]:
+    """The config.json of a CLIPModel, whose towers share a file."""
+    towers = {"vision_config": to_hf(vision, page=0)}
+    if text is not None:
+        towers["text_config"] = to_hf(text, page=0)
+    return {
+        "architectures": ["CLIPModel"],
+        "model_type": "clip",
+        "projection_dim": vision.projection_dim,
+        **towers,
+    }
+
+
+def schedule_to_hf(schedule: Schedule) -> dict[str, Any]:
+    """The scheduler_config.json of the same schedule."""
+    return {
+        "_class_name": "DDIMScheduler",
+        **dataclasses.asdict(schedule),
+        "clip_sample": False,
+        "trained_betas": None,
+    }
 
 
 def _blocks_to_hf(config: UNetConfig | ControlNetConfig) -> dict[str, Any]:
