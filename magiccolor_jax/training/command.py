@@ -87,7 +87,11 @@ def main(arguments: Sequence[str]) -> int:
 
 def _with(preset: dict[str, Any]) -> TrainArgs:
     """A preset's settings; what it leaves open must be given."""
-    return TrainArgs(**({"out": tyro.MISSING, "init": tyro.MISSING} | preset))
+    open_fields: dict[str, Any] = {"out": Path(), "init": Path()}
+    args = TrainArgs(**(open_fields | preset))
+    for name in open_fields.keys() - preset.keys():
+        object.__setattr__(args, name, tyro.MISSING)  # tyro's mark is no Path
+    return args
 
 
 def _run(args: TrainArgs) -> int:

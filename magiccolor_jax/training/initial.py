@@ -1,7 +1,9 @@
 """What a training starts from: sizes, first parameters, and the networks that stay as they are."""
 
 import dataclasses
+import functools
 import re
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,8 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh, Sharding
+from jaxtyping import Array
 
 from magiccolor_jax.checkpoint import ModelConfig, load_network, parameter_shapes
 from magiccolor_jax.conditioning.assemble import Encoders, uses_clip, uses_reference
@@ -18,14 +20,14 @@ from magiccolor_jax.losses.objective import Frozen, LossConfig
 from magiccolor_jax.models.blocks import BlocksConfig
 from magiccolor_jax.models.context import ContextConfig
 from magiccolor_jax.models.controlnet import ControlNetConfig
-from magiccolor_jax.models.magiccolor import MagicColor, MagicColorConfig
+from magiccolor_jax.models.magiccolor import MagicColorConfig
 from magiccolor_jax.models.unet import UNetConfig
 from magiccolor_jax.parallel.mesh import replicated
 from magiccolor_jax.precision import Precision
 from magiccolor_jax.recipe import Recipe
 from magiccolor_jax.sampling.pretrained import load_dinov2, load_null_contexts, with_precision
 from magiccolor_jax.tensorfile import TensorFile
-from magiccolor_jax.training.parameters import Layout, Parameters
+from magiccolor_jax.training.parameters import Parameters
 from magiccolor_jax.training.stages import Stage
 from magiccolor_jax.trees import decide
 
@@ -36,10 +38,15 @@ GUIDERS_OWN = re.compile(
 )
 """What a guider has and a UNet does not: drawn where its origin lacks it."""
 
-ZERO = re.compile(
-    r".*_guider/(controlnet_down_blocks|controlnet_mid_block|controlnet_cond_embedding/conv_out)/.*"
+INITIALISERS = (
+    (r".*_guider/(controlnet_down_blocks|controlnet_mid_block)/.*", "zeros"),
+    (r".*_guider/controlnet_cond_embedding/conv_out/.*", "zeros"),
+    (r".*/kernel", "lecun_normal"),
+    (r".*/scale", "ones"),
+    (r".*/bias", "zeros"),
 )
-"""Drawn guiders begin with no effect (arXiv:2302.05543): these are zero."""
+"""Regex over a path -> how a drawn parameter begins; the first full match counts. Guiders begin
+with no effect (arXiv:2302.05543), all else as Flax's own layers do."""
 
 
 class Stored(NamedTuple):
@@ -149,37 +156,45 @@ def find_origins(
 
 
 def first_parameters(
-    cfg: MagicColorConfig,
-    stored: dict[str, Stored],
+    shapes: Mapping[str, tuple[int, ...]],
+    stored: Mapping[str, Stored],
     shardings: Mapping[str, Sharding],
     dtype: Any,
     seed: int,
 ) -> Parameters:
-    """The model's parameters, each born where it lies: read in parts, or drawn.
+    """Parameters, each born where it lies: read in parts, or drawn; the same on any devices.
 
     Args:
-        shardings: of every parameter, by path.
+        shapes: of the parameters that are wanted, by path.
         dtype: of all of them.
     """
-    drawn = {path: place for path, place in shardings.items() if path not in stored}
-
-    def draw():
-        module = MagicColor(cfg, rngs=nnx.Rngs(seed))
-        values = Layout(module).take(module)
-        return {
-            path: (jnp.zeros_like(x) if ZERO.fullmatch(path) else x).astype(dtype)
-            for path, x in values.items()
-            if path in drawn
-        }
-
-    values: Parameters = jax.jit(draw, out_shardings=drawn)() if drawn else {}
     files = {file: TensorFile(file) for file in {place.file for place in stored.values()}}
-    for path, place in stored.items():
-        tensor = files[place.file].mapped(place.key)
-        values[path] = jax.make_array_from_callback(
-            tensor.shape, shardings[path], lambda part, t=tensor: np.array(t[part]).astype(dtype)
+    kinds = decide(INITIALISERS, shapes, "initialisers")
+
+    def read(path: str) -> Array:
+        tensor = files[stored[path].file].mapped(stored[path].key)
+        return jax.make_array_from_callback(
+            tensor.shape, shardings[path], lambda part: np.array(tensor[part]).astype(dtype)
         )
-    return {path: values[path] for path in shardings}
+
+    def draw(path: str) -> Array:
+        key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(path.encode()))
+        program = _drawing(kinds[path], shapes[path], jnp.dtype(dtype), shardings[path])
+        return program(key)
+
+    return {path: read(path) if path in stored else draw(path) for path in shapes}
+
+
+@functools.cache
+def _drawing(kind: str, shape: tuple[int, ...], dtype: Any, sharding: Sharding) -> Any:
+    """The program that draws one parameter; many have the same shape."""
+
+    made = {
+        "zeros": jax.nn.initializers.zeros,
+        "ones": jax.nn.initializers.ones,
+        "lecun_normal": jax.nn.initializers.lecun_normal(),
+    }[kind]
+    return jax.jit(lambda key: made(key, shape, jnp.float32).astype(dtype), out_shardings=sharding)
 
 
 FROZEN_NETWORKS = {"vae": "vae", "clip": "clip_vision", "dinov2": "dinov2", "vgg": "vgg19"}

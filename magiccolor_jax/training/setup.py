@@ -136,8 +136,9 @@ def make_ready(start: Start, checkpoints: Checkpoints, fingerprint: str, doing: 
         wanted = {path: place for path, place in wanted.items() if path in design.fixed}
     with doing("loading parameters"):
         dtype = design.precision.param_dtype
-        origins = {path: place for path, place in stored.items() if path in wanted}
-        values = first_parameters(design.sizes, origins, wanted, dtype, config.seed)
+        values = first_parameters(
+            {path: shapes[path] for path in wanted}, stored, wanted, dtype, config.seed
+        )
     with doing("loading frozen networks"):
         compute = for_inference(config.precision)
         losses = config.stage.losses

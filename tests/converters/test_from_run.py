@@ -301,7 +301,8 @@ def test_what_no_file_has_is_drawn_without_effect(begun, compile_quickly):
     plan, places = begun
     shardings = plan.design.parameter_shardings()
     found = {path: place for path, place in places.items() if place}
-    values = first_parameters(plan.design.sizes, found, shardings, jnp.float32, 0)
+    shapes = {path: leaf.shape for path, leaf in plan.design.parameters.items()}
+    values = first_parameters(shapes, found, shardings, jnp.float32, 0)
     multi = of("instance_guider", places)
     drawn = {path: np.asarray(values[path]) for path, place in multi.items() if not place}
     kernels = {path: value for path, value in drawn.items() if path.endswith("kernel")}

@@ -28,7 +28,7 @@ def write_run(config: TrainConfig, losses: dict[int, float]) -> dict[int, dict[s
     shapes = {path: leaf.shape for path, leaf in design.parameters.items()}
     origins = find_origins(folder, config.stage, shapes)
     places, dtype = design.parameter_shardings(), design.precision.param_dtype
-    values = first_parameters(design.sizes, origins, places, dtype, config.seed)
+    values = first_parameters(shapes, origins, places, dtype, config.seed)
     fixed = {path: values[path] for path in design.fixed}
     state = first_state(design.context, {path: values[path] for path in design.trainable})
     save_fixed(config.out, fixed)

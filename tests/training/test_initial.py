@@ -87,8 +87,8 @@ def test_stage_two_goes_on_from_stage_one(start):
 def parameters(folder, stage, seed=0, dtype=jnp.float32):
     sizes, found = origins_of(folder, stage)
     here = SingleDeviceSharding(jax.local_devices()[0])
-    places = dict.fromkeys(model_shapes(sizes), here)
-    return found, first_parameters(sizes, found, places, dtype, seed)
+    shapes = model_shapes(sizes)
+    return found, first_parameters(shapes, found, dict.fromkeys(shapes, here), dtype, seed)
 
 
 def test_values_are_read_and_the_rest_is_drawn(sd15):
