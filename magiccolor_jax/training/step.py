@@ -29,7 +29,7 @@ class TrainState(NamedTuple):
     """f32 masters (or the type that they were loaded in)."""
     optimizer: optax.OptState
     average: Parameters | None
-    """Exponential moving average of `trainable`; None: none is kept."""
+    """Exponential moving average of `trainable`, f32; None: none is kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +56,13 @@ def first_state(context: StepContext, trainable: Parameters) -> TrainState:
         jnp.zeros((), jnp.int32),
         trainable,
         context.optimizer.init(trainable),
-        None if context.average_decay is None else dict(trainable),
+        None if context.average_decay is None else _wide(trainable),
     )
+
+
+def _wide(parameters: Parameters) -> Parameters:
+    """In f32: a slow average moves by less than bf16 can hold."""
+    return {path: value.astype(jnp.float32) for path, value in parameters.items()}
 
 
 def train_step(

@@ -8,7 +8,7 @@ from flax import nnx
 torch = pytest.importorskip("torch")
 
 from oracles.parity import relative_error, run  # noqa: E402
-from oracles.perturb import perturb_  # noqa: E402
+from oracles.vgg import activations, vgg_oracle  # noqa: E402
 
 from converters import maps  # noqa: E402
 from magiccolor_jax.encoders.vgg import LAYERS, VGG19, VGG19Config  # noqa: E402
@@ -18,29 +18,6 @@ pytestmark = pytest.mark.torch
 TOLERANCE = 1e-5
 
 
-def vgg_oracle(widths):
-    """torchvision's layout E: `M` is a max pool, `features.N` counts ReLUs and pools too."""
-    layers, inputs = [], 3
-    for width, depth in zip(widths, (2, 2, 4, 4, 4), strict=True):
-        for _ in range(depth):
-            layers += [torch.nn.Conv2d(inputs, width, 3, padding=1), torch.nn.ReLU()]
-            inputs = width
-        layers.append(torch.nn.MaxPool2d(2))
-    return perturb_(torch.nn.ModuleDict({"features": torch.nn.Sequential(*layers)}), seed=0)
-
-
-def activations(oracle, pixels):
-    """The outputs of all ReLUs, in order."""
-    mean = torch.tensor([0.485, 0.456, 0.406])
-    deviation = torch.tensor([0.229, 0.224, 0.225])
-    x, found = ((torch.tensor(pixels) - mean) / deviation).permute(0, 3, 1, 2), []
-    for layer in oracle["features"]:
-        x = layer(x)
-        if isinstance(layer, torch.nn.ReLU):
-            found.append(x.permute(0, 2, 3, 1))
-    return dict(zip(LAYERS, found, strict=True))
-
-
 @pytest.mark.parametrize("layers", [VGG19Config().layers, tuple(LAYERS), ("relu2_2", "relu4_3")])
 def test_equals_torchvisions_layout(layers):
     cfg = VGG19Config.nano(layers=layers)
@@ -48,11 +25,11 @@ def test_equals_torchvisions_layout(layers):
     unused = [f"classifier.{i}.{leaf}" for i in (0, 3, 6) for leaf in ("weight", "bias")]
     state = oracle.state_dict() | dict.fromkeys(unused, torch.zeros(3))
     pixels = np.random.default_rng(0).random((2, 37, 50, 3)).astype(np.float32)
-    theirs = activations(oracle, pixels)
+    theirs = activations(oracle, torch.tensor(pixels).permute(0, 3, 1, 2))
     found = run(lambda: VGG19(cfg, rngs=nnx.Rngs(0)), maps.VGG19, state, pixels)
     assert len(found) == len(layers)
     for name, activation in zip(layers, found, strict=True):
-        assert relative_error(activation, theirs[name]) < TOLERANCE, name
+        assert relative_error(activation, theirs[name].permute(0, 2, 3, 1)) < TOLERANCE, name
 
 
 def test_half_precision_stays_half():

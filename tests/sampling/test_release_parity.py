@@ -4,7 +4,6 @@ import dataclasses
 import functools
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,30 +14,21 @@ pytest.importorskip("transformers")
 
 from diffusers import DPMSolverMultistepScheduler  # noqa: E402
 from flax import nnx  # noqa: E402
-from oracles import nano, pixels, release, transformers_names  # noqa: E402
+from oracles import nano, pixels, release  # noqa: E402
+from oracles.loaded import nano_networks  # noqa: E402
 from oracles.parity import relative_error  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from converters import maps  # noqa: E402
-from converters.weightmap import load_state_dict  # noqa: E402
-from magiccolor_jax.conditioning.assemble import Encoders  # noqa: E402
 from magiccolor_jax.data.batches import make_batch  # noqa: E402
 from magiccolor_jax.data.cases import read_case  # noqa: E402
 from magiccolor_jax.diffusion.samplers import SamplerState, make_table, step  # noqa: E402
 from magiccolor_jax.diffusion.schedule import Schedule  # noqa: E402
-from magiccolor_jax.encoders.clip import CLIPText, CLIPVision  # noqa: E402
-from magiccolor_jax.encoders.clip_config import CLIPTextConfig, CLIPVisionConfig  # noqa: E402
-from magiccolor_jax.encoders.dinov2 import DINOv2  # noqa: E402
-from magiccolor_jax.encoders.dinov2_config import DINOv2Config  # noqa: E402
-from magiccolor_jax.encoders.vae import VAE, VAEConfig  # noqa: E402
 from magiccolor_jax.models import unet  # noqa: E402
 from magiccolor_jax.models.color_matching import match_release  # noqa: E402
-from magiccolor_jax.models.magiccolor import MagicColor, MagicColorConfig  # noqa: E402
-from magiccolor_jax.nn.abstract import abstract  # noqa: E402
 from magiccolor_jax.recipe import Recipe  # noqa: E402
 from magiccolor_jax.sampling.pretrained import round_to_float16  # noqa: E402
-from magiccolor_jax.sampling.sampler import Networks, Sampler  # noqa: E402
-from magiccolor_jax.types import Batch, Draws, NullContexts, Sizes, TokenGrid  # noqa: E402
+from magiccolor_jax.sampling.sampler import Sampler  # noqa: E402
+from magiccolor_jax.types import Batch, Draws, Sizes, TokenGrid  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -52,47 +42,18 @@ def theirs() -> release.ReleaseModels:
     return nano.nano_release_models(seed=3)
 
 
-def loaded(module, weight_map, state):
-    tensors = {key: tensor.detach().numpy() for key, tensor in state.items()}
-    load_state_dict(module, weight_map, tensors, "oracle")
-    return module
-
-
-def without(state, *prefixes):
-    return {key: tensor for key, tensor in state.items() if not key.startswith(prefixes)}
-
-
-def null_context(text_model) -> jax.Array:
-    cfg = CLIPTextConfig.nano()
-    state = transformers_names.clip_text(text_model.state_dict())
-    network = loaded(abstract(CLIPText, cfg), maps.CLIP_TEXT, state)
-    return network(jnp.array([cfg.empty_prompt]))[:, :1]
-
-
 @pytest.fixture(scope="module")
 def make_sampler(theirs):
     """Our sampler with their weights, one per mode of matching."""
-    model = abstract(MagicColor, MagicColorConfig.nano())
-    loaded(model.denoiser, maps.UNET, theirs.denoiser.state_dict())
-    reference = without(theirs.reference.state_dict(), "conv_norm_out", "conv_out")
-    loaded(model.reference, maps.UNET, reference)
-    sketch = without(theirs.sketch_guider.state_dict(), "dino_adapter")
-    loaded(model.sketch_guider, maps.CONTROLNET, sketch)
-    loaded(model.instance_guider, maps.CONTROLNET, theirs.multi_guider.state_dict())
-    vae = loaded(abstract(VAE, VAEConfig.nano()), maps.VAE, theirs.vae.state_dict())
-    clip = abstract(CLIPVision, CLIPVisionConfig.nano())
-    loaded(clip, maps.CLIP_VISION, theirs.clip_vision.state_dict())
-    dino = loaded(abstract(DINOv2, DINOv2Config.nano()), maps.DINOV2, theirs.dino.state_dict())
-    round_to_float16(dino)
-    networks = Networks(model, Encoders(vae, clip), dino)
-    nulls = NullContexts(null_context(theirs.text_encoder), null_context(theirs.clip_text))
+    networks, nulls = nano_networks(theirs)
+    round_to_float16(networks.dinov2)
 
     @functools.cache
     def make(matching: str) -> Sampler:
         recipe = dataclasses.replace(Recipe.release(), color_matching=matching)
         return Sampler(networks, nulls, recipe)
 
-    make.model = model
+    make.model = networks.model
     return make
 
 

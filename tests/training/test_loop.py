@@ -28,6 +28,9 @@ SCRIPT = Path(__file__).parents[1] / "oracles" / "train_once.py"
 ROOT = Path(__file__).parents[2]
 
 
+pytestmark = pytest.mark.slow  # every run compiles, or starts a process that does
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Model and pages, and a cache that all runs of this file share: they compile alike."""
@@ -163,9 +166,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-@pytest.mark.slow
 def test_one_device_eight_and_two_processes_train_alike(folder):
-    """Slow: every mesh compiles for itself."""
     meshes = {"one": (1, 1, 1), "data": (8, 1, 1), "fsdp": (1, 8, 1), "mixed": (2, 2, 2)}
     for name, mesh in meshes.items():
         in_process(folder, "--out", name, "--batch", 8, "--mesh", *mesh, devices=np.prod(mesh))

@@ -138,6 +138,12 @@ def test_the_average_follows(toy, batches):
     assert run(toy, batches[:1])[0].average is None
 
 
+def test_the_average_of_narrow_parameters_is_wide(toy):
+    context, _, _, _ = make(toy, average_decay=0.999)
+    narrow = {"second/bias": jnp.full(3, 0.5, jnp.bfloat16)}
+    assert first_state(context, narrow).average["second/bias"].dtype == jnp.float32
+
+
 def test_progress_is_the_share_of_finished_steps(toy, batches):
     _, fixed, state, step = make(toy)
     shares = []
