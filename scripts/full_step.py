@@ -73,8 +73,9 @@ def main(args: Args) -> None:
     figures["peak of the process, GB"] = memory_gb()
     figures |= {name: float(value) for name, value in metrics.items()}
     figures |= moved(before, state.trainable)
-    show(f"one step of stage 2, {args.size} size, {args.page} px", [figures])
-    write_json(args.json, [figures])
+    rows = [{"figure": name, "value": value} for name, value in figures.items()]
+    show(f"one step of stage 2, {args.size} size, {args.page} px", rows)
+    write_json(args.json, rows)
 
 
 def _config(args: Args) -> TrainConfig:

@@ -1,0 +1,63 @@
+"""Distances between palettes, on colours whose Oklab values are known."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from palettes import distance, own_closest, own_distances, palette_of, psnr
+
+from magiccolor_jax.types import Case
+
+WHITE, BLACK, RED, BLUE = (255, 255, 255), (0, 0, 0), (255, 0, 0), (0, 0, 255)
+
+RED_TO_BLUE = 100 * np.linalg.norm(
+    np.subtract((0.62796, 0.22486, 0.12585), (0.45201, -0.03246, -0.31153))
+)
+"""Oklab of sRGB's primaries (CSS Color 4, sample values)."""
+
+
+def pixels(*counted):
+    return np.concatenate([np.full((count, 3), color, np.uint8) for color, count in counted])
+
+
+def test_distance_goes_to_the_nearest_colour_by_shares():
+    mostly_red = palette_of(pixels((RED, 30), (BLUE, 10)))
+    blue = palette_of(pixels((BLUE, 5)))
+    assert distance(mostly_red, blue) == pytest.approx(0.75 * RED_TO_BLUE, rel=1e-3)
+    assert distance(blue, mostly_red) == pytest.approx(0, abs=1e-3)
+    assert distance(palette_of(pixels((WHITE, 9))), palette_of(pixels((BLACK, 9)))) == (
+        pytest.approx(100, rel=1e-3)
+    )
+
+
+def two_regions(left, right):
+    """A page of two halves, on white, and a case whose references are red and blue."""
+    page = np.full((20, 40, 3), 255, np.uint8)
+    masks = np.zeros((2, 20, 40), np.uint8)
+    masks[0, 4:16, 4:16] = masks[1, 4:16, 24:36] = 255
+    page[masks[0] > 0], page[masks[1] > 0] = left, right
+    references = tuple(np.full((8, 8, 3), c, np.uint8) for c in (RED, BLUE))
+    whole = np.full((8, 8), 255, np.uint8)
+    return page, Case("page", Path(), "magiccolor", page, references, (whole,) * 2, tuple(masks))
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "expected"),
+    [(RED, BLUE, [True, True]), (BLUE, RED, [False, False]), (RED, RED, [True, False])],
+)
+def test_own_closest(left, right, expected):
+    page, case = two_regions(left, right)
+    assert own_closest(own_distances(page, case)).tolist() == expected
+
+
+def test_the_edge_of_a_region_does_not_count():
+    page, case = two_regions(RED, BLUE)
+    page[4, 4:16] = BLUE
+    assert own_distances(page, case)[0, 0] == pytest.approx(0, abs=1e-3)
+
+
+def test_psnr():
+    truth = np.full((4, 4, 3), 100, np.uint8)
+    picture = truth.copy()
+    picture[:2] += 10
+    assert psnr(picture, truth) == pytest.approx(10 * np.log10(255**2 / 50))
