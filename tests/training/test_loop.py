@@ -160,6 +160,15 @@ def test_no_source_and_a_batch_that_does_not_divide(folder):
     assert not (folder / "none").exists()
 
 
+def test_a_run_goes_on_on_other_devices(folder):
+    words = ("--out", "moved", "--batch", 8)
+    assert in_process(folder, *words, "--die-at", 4) == -signal.SIGKILL
+    assert in_process(folder, *words, "--mesh", 2, 2, 2, devices=8) == DONE
+    assert in_process(folder, "--out", "stayed", "--batch", 8) == DONE
+    stayed = losses_of(folder / "stayed")
+    np.testing.assert_allclose(losses_of(folder / "moved"), stayed, rtol=1e-5)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
