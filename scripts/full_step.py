@@ -67,6 +67,7 @@ def main(args: Args) -> None:
     compiled = program.compile(state, given)
     figures["compiling, s"] = time.perf_counter() - started
     figures |= _account(compiled)
+    print(figures, flush=True)
     started = time.perf_counter()
     state, metrics = jax.block_until_ready(program.step(state, given))
     figures["step, s"] = time.perf_counter() - started

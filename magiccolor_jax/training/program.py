@@ -37,6 +37,9 @@ from magiccolor_jax.training.step import (
 )
 from magiccolor_jax.types import TrainingBatch
 
+THRIFTY = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
+"""On CPU, XLA orders operations for concurrency, which takes twice the memory of this order."""
+
 
 class Constants(NamedTuple):
     """What a step reads and never changes."""
@@ -129,8 +132,12 @@ class Program:
         self._seen: set[Any] = set()
         self._flops: dict[Any, float] = {}
         self._key = jax.random.key(design.config.seed)
+        thrifty = design.config.remat and jax.default_backend() == "cpu"
         self._step = jax.jit(
-            self._run_step, out_shardings=(design.shardings, design.whole), donate_argnums=1
+            self._run_step,
+            out_shardings=(design.shardings, design.whole),
+            donate_argnums=1,
+            compiler_options=THRIFTY if thrifty else None,
         )
         self._loss = jax.jit(self._run_loss, out_shardings=design.whole)
 

@@ -37,8 +37,8 @@ def nano_release_models(seed: int = 0) -> ReleaseModels:
     """
     models = ReleaseModels(
         vae=_vae(),
-        text_encoder=_clip_text(),
-        clip_text=_clip_text(),
+        text_encoder=clip_text(),
+        clip_text=clip_text(),
         clip_vision=_clip_vision(),
         dino=DINOv2Hub(DINOv2Config.nano()),
         reference=UNet2DConditionModel(**_UNET),
@@ -101,10 +101,10 @@ def _vae() -> AutoencoderKL:
     )
 
 
-def _clip_text() -> CLIPTextModel:
+def clip_text(width: int = CONTEXT) -> CLIPTextModel:
     return CLIPTextModel(
         CLIPTextConfig(
-            hidden_size=CONTEXT,
+            hidden_size=width,
             intermediate_size=40,
             num_hidden_layers=2,
             num_attention_heads=2,

@@ -229,8 +229,8 @@ class BankAttention:
                 to(x).unflatten(-1, (attn.heads, -1)).transpose(0, 1)  # [N L D]
                 for to, x in ((attn.to_q, own), (attn.to_k, seen), (attn.to_v, seen))
             )
-            scores = query @ key.transpose(1, 2) / math.sqrt(query.shape[-1])
-            rows.append((scores.softmax(-1) @ value).transpose(0, 1).flatten(1))
+            heads = functional.scaled_dot_product_attention(query, key, value)
+            rows.append(heads.transpose(0, 1).flatten(1))
         return attn.to_out[0](torch.stack(rows))
 
 
@@ -270,9 +270,10 @@ def picture_terms(
         ]
         decoded = models.vae.decode(latents[None] / LATENT_SCALE).sample
         shown = pictures.target[case : case + 1, :, *pixels]
-        colors = color_distance(decoded[0], pictures, features, case, top, left)
         total["perceptual"] = total["perceptual"] + perceptual(vgg, decoded, shown)
-        total["color"] = total["color"] + colors
+        if terms.color:
+            colors = color_distance(decoded[0], pictures, features, case, top, left)
+            total["color"] = total["color"] + colors
     return {name: value / len(drawn.corners) / terms.share for name, value in total.items()}
 
 
