@@ -153,6 +153,11 @@ def _convert(rest: list[str]) -> int:
 
 
 def _train(rest: list[str]) -> int:
+    if not rest or rest[0] in ("-h", "--help"):
+        from magiccolor_jax.training.presets import usage
+
+        print(usage())
+        return 0
     from magiccolor_jax.training.command import main as train
 
     return train(rest)

@@ -1,8 +1,6 @@
 """`magiccolor train`: presets, flags, processes, exit codes."""
 
-import difflib
 import errno
-import runpy
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,24 +15,12 @@ from rich.console import Console
 from magiccolor_jax.parallel.multihost import Distributed, connect
 from magiccolor_jax.training.config import TrainConfig
 from magiccolor_jax.training.loop import FAILED, Training
+from magiccolor_jax.training.presets import load_preset
 from magiccolor_jax.training.setup import plan_training
 from magiccolor_jax.training.tables import show
 
-PACKAGE = Path(__file__).parents[2]
-PRESETS = PACKAGE / "configs"
 TABLE_WIDTH = 140
 """Characters; paths of parameters are long, and the tables are often written to a file."""
-
-USAGE = """usage: magiccolor train PRESET [FLAGS]
-
-Trains one stage. PRESET is the name of a preset or the path of a file like one:
-
-{presets}
-
-`magiccolor train PRESET --help` lists every flag with the preset's value. The folder to start from
-(--init) and the run's own (--out) must be given. A run that ended early goes on by the same
-command.
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +43,12 @@ class TrainArgs(TrainConfig):
 def main(arguments: Sequence[str]) -> int:
     """Runs the command.
 
+    Args:
+        arguments: a preset, then flags.
+
     Returns:
         Exit code: 0 done, 1 failed, 2 wrong usage, 75 preempted.
     """
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE.format(presets=_list_presets()))
-        return 0
     try:
         preset = load_preset(arguments[0])
     except (ValueError, OSError) as error:
@@ -121,37 +107,3 @@ def _full(args: TrainConfig) -> str:
 def _complain(text: str) -> int:
     print(f"magiccolor train: {text}", file=sys.stderr)
     return FAILED
-
-
-def load_preset(name: str) -> dict[str, Any]:
-    """The settings of a preset: what its file calls `CONFIG`.
-
-    Args:
-        name: of a file in configs/, or a path.
-
-    Raises:
-        ValueError: no such preset, or the file has no CONFIG.
-    """
-    path = Path(name) if name.endswith(".py") else PRESETS / f"{name}.py"
-    if not path.is_file():
-        known = preset_names()
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"; perhaps you meant {close[0]}" if close else ""
-        raise ValueError(f"no preset {name!r}: known are {', '.join(known)}{hint}")
-    content = runpy.run_path(str(path)).get("CONFIG")
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: a preset must define CONFIG = dict(...) of TrainConfig's fields")
-    return content
-
-
-def preset_names() -> list[str]:
-    """Names of the presets that came with the package."""
-    return sorted(path.stem for path in PRESETS.glob("*.py") if not path.stem.startswith("_"))
-
-
-def _list_presets() -> str:
-    texts = []
-    for name in preset_names():
-        header = (PRESETS / f"{name}.py").read_text().split('"""')[1]
-        texts.append(f"  {name:18} {header.splitlines()[0]}")
-    return "\n".join(texts)

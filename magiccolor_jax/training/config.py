@@ -30,7 +30,7 @@ class ReportConfig:
     every: int = 50
     """Steps between lines in the terminal, metrics.jsonl and TensorBoard."""
     preview_every: int = 1000
-    """Steps between preview pictures; 0: none."""
+    """Steps between preview pictures, from before the first step on; 0: none."""
     previews: int = 4
     """Pages on a preview: of the validation sources, else of the first batches."""
     preview_steps: int = 20

@@ -77,6 +77,8 @@ class Training:
                 self.checkpoints.close()
 
     def _steps(self, stop: Stop) -> int:
+        if self.position.step == 0:
+            self._preview(0)
         remaining = range(self.position.step, self.config.steps)
         reading = batches(self.data, self.config.data, self.start.design.rows(), remaining)
         for index in remaining:

@@ -37,7 +37,7 @@ from magiccolor_jax.training.step import (
 )
 from magiccolor_jax.types import TrainingBatch
 
-THRIFTY = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
+THRIFTY = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 """On CPU, XLA orders operations for concurrency, which takes twice the memory of this order."""
 
 

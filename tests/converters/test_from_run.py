@@ -194,6 +194,7 @@ def test_a_model_that_the_release_cannot_run_is_refused(own, tmp_path):
         convert(ConvertArgs(source=model, output=tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_a_release_that_was_trained_goes_back_into_its_files(release, started, tmp_path):
     run = started / "stage2"
     convert(ConvertArgs(source=run, output=tmp_path / "release", to="release"))
@@ -209,6 +210,7 @@ def test_a_release_that_was_trained_goes_back_into_its_files(release, started, t
     assert "conv_out.weight" in TensorFile(after["MagicColor/reference_unet.safetensors"]).specs
 
 
+@pytest.mark.slow
 def test_stage_one_leaves_out_what_it_does_not_have(started, tmp_path):
     args = ConvertArgs(source=started / "stage1", output=tmp_path / "out", to="release")
     plan = plan_conversion(args)

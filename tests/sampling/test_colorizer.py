@@ -225,6 +225,7 @@ def test_bad_options_of_a_model(nano_model, options, message):
         Colorizer.from_pretrained(nano_model, **options)
 
 
+@pytest.mark.slow
 def test_bfloat16_and_the_warning_before_a_first_run(nano_model, colorizer, cases):
     half = Colorizer.from_pretrained(nano_model, precision="bfloat16")
     heard: list[list[str]] = [[], []]
@@ -248,6 +249,7 @@ np.savez(out, *Colorizer.from_pretrained(model)(cases, steps=3, batch_size=1))
 """
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_same_pictures(nano_model, colorizer, cases, tmp_path, unquantised):
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     out = tmp_path / "eight.npz"

@@ -104,10 +104,10 @@ def sampled(sampler: Sampler, inputs, noise, *, steps: int, scale: float):
     ("page", "steps", "scale"),
     [
         (SQUARE, 4, 3.5),
-        (SQUARE, 20, 3.5),
-        (WIDE, 4, 0.0),
         (WIDE, 20, 3.5),
-        (WIDE, 20, 1.0),
+        pytest.param(SQUARE, 20, 3.5, marks=pytest.mark.slow),
+        pytest.param(WIDE, 4, 0.0, marks=pytest.mark.slow),
+        pytest.param(WIDE, 20, 1.0, marks=pytest.mark.slow),
     ],
 )
 def test_whole_sample_without_matching(theirs, make_sampler, page, steps, scale):
@@ -121,7 +121,7 @@ def test_whole_sample_without_matching(theirs, make_sampler, page, steps, scale)
     assert relative_error(pixels, nhwc(expected.pixels)) < TOLERANCE
 
 
-@pytest.mark.parametrize("scale", [0.0, 1.0, 3.5])
+@pytest.mark.parametrize("scale", [pytest.param(0.0, marks=pytest.mark.slow), 1.0, 3.5])
 def test_whole_sample_with_matching(theirs, make_sampler, evaluate, scale):
     """Their nearest positions are fed in: margins between neighbours go down to 1e-7."""
     inputs, noise = nano.nano_release_case(6)

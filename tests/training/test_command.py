@@ -6,8 +6,10 @@ import sys
 import pytest
 from oracles.runs import write_pages, write_start
 
-from magiccolor_jax.training.command import PRESETS, load_preset, main, preset_names
+from magiccolor_jax.cli import run
+from magiccolor_jax.training.command import main
 from magiccolor_jax.training.config import TrainConfig
+from magiccolor_jax.training.presets import PRESETS, load_preset, preset_names
 
 ABLATIONS = {
     "no_edge": lambda stage: not stage.losses.edge,
@@ -33,7 +35,7 @@ def test_ablations_leave_out_what_they_say(name):
 
 
 def test_help_lists_presets(capsys):
-    assert main([]) == main(["--help"]) == 0
+    assert run(["train"]) == run(["train", "--help"]) == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in preset_names())
 

@@ -103,6 +103,7 @@ def test_values_are_read_and_the_rest_is_drawn(sd15):
     assert "instance_guider/controlnet_cond_embedding/conv_in/kernel" in drawn - silent
 
 
+@pytest.mark.slow
 def test_drawing_depends_on_the_seed_and_storing_on_the_type(start):
     stage = dataclasses.replace(stage1(), origins=RANDOM)
     _, first = parameters(start, stage)
