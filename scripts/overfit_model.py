@@ -63,7 +63,7 @@ BLOCKS: dict[str, Any] = {
 GUIDER: dict[str, Any] = BLOCKS | {"embedding_channels": (16, 16, 32, 64)}
 
 TRAINED: dict[str, Any] = {
-    "denoiser": UNetConfig(**BLOCKS),
+    "denoiser": UNetConfig(**BLOCKS, out_channels=LATENT_CHANNELS),
     "reference": UNetConfig(**BLOCKS, head=False),
     "sketch_guider": ControlNetConfig(**GUIDER),
     "instance_guider": ControlNetConfig(
@@ -157,8 +157,9 @@ def train_autoencoder(
     for number, pixels in enumerate(track(shown, "autoencoder", total=steps)):
         key = jax.random.fold_in(jax.random.key(seed), number)
         state, moments, found = step(state, moments, jnp.asarray(pixels), key)
-    psnr = 10 * math.log10(4 / float(found["error"]))
-    print(f"autoencoder after {steps} steps: {psnr:.1f} dB, deviation {float(found['spread']):.3f}")
+        if number % 250 == 0:
+            print(f"autoencoder, step {number}: {_decibels(found):.1f} dB", flush=True)
+    print(f"autoencoder, after {steps} steps: {_decibels(found):.1f} dB")
     return nnx.merge(graph, state), 1 / float(found["spread"])
 
 
@@ -173,6 +174,11 @@ def autoencoding_loss(
     variance = jnp.square(posterior.std)
     divergence = 0.5 * jnp.mean(jnp.square(posterior.mean) + variance - 1 - jnp.log(variance))
     return error + KL_WEIGHT * divergence, {"error": error, "spread": jnp.std(latents)}
+
+
+def _decibels(found: dict[str, Any]) -> float:
+    """Peak signal-to-noise ratio of a batch; pixels span 2."""
+    return 10 * math.log10(4 / float(found["error"]))
 
 
 def write_random(path: Path, cfg: Any, name: str) -> None:

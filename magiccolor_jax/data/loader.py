@@ -4,7 +4,7 @@ The position is the number of the step alone: a training goes on at a step by re
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -76,7 +76,7 @@ class Sampling(NamedTuple):
 
 
 def batches(
-    sampling: Sampling, config: DataConfig, rows: range, steps: range
+    sampling: Sampling, config: DataConfig, rows: Sequence[int], steps: range
 ) -> Iterator[TrainingBatch]:
     """This process' part of the batches of some steps, in order, made ahead.
 

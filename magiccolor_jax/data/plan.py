@@ -50,6 +50,11 @@ class Plan:
         self.epoch = -(-len(shapes) // batch)
         self._orders: dict[int, np.ndarray] = {}
 
+    @property
+    def scene_shapes(self) -> list[Shape]:
+        """Of each scene."""
+        return [self._names[kind] for kind in self._kinds]
+
     def fingerprint(self) -> str:
         """Tells plans apart: other scenes, shapes, batch size or seed."""
         text = f"{self._names} {self.batch} {self.seed}".encode()
@@ -98,7 +103,7 @@ def _shuffled(
 class Rows:
     """A process' share of a plan, as Grain reads it: row after row, batch after batch."""
 
-    def __init__(self, plan: Plan, rows: range, steps: range):
+    def __init__(self, plan: Plan, rows: Sequence[int], steps: range):
         """Args:
         rows: of every batch that this process needs.
         steps: of the training that are to be read.

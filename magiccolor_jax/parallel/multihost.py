@@ -3,17 +3,34 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import jax
 
 Item = TypeVar("Item")
 
-PROCESS_COUNTS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
-"""Numbers of processes, in SLURM's and Open MPI's words."""
+CLUSTERS = {
+    "SLURM": ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_NTASKS"),
+    "Open MPI": ("OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_SIZE"),
+    "Kubernetes": ("KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"),
+    "TPU multislice": ("MEGASCALE_COORDINATOR_ADDRESS",),
+    "TPU pod": ("TPU_PROCESS_ADDRESSES",),
+    "TPU pod by host names": ("TPU_WORKER_HOSTNAMES",),
+    "JAX": ("JAX_COORDINATOR_ADDRESS",),
+}
+"""Variables that must all be there for `jax.distributed` to read a cluster. SLURM's are those of a
+step: a batch script without srun is one process, whatever its job asked for."""
 
-CLUSTER_NAMES = ("MEGASCALE_COORDINATOR_ADDRESS", "JAX_COORDINATOR_ADDRESS", "JOB_COMPLETION_INDEX")
-"""What TPU multislices, JAX's own launchers and indexed Kubernetes jobs set."""
+PROCESS_COUNTS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
+"""Those that hold a number of processes."""
+
+PROCESS_LISTS = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")
+"""Those that list the processes, between commas."""
+
+TPU_CHIPS = ("accel*", "vfio/[0-9]*")
+"""Devices of a TPU machine, below /dev."""
 
 
 class Share(NamedTuple):
@@ -69,13 +86,36 @@ def connect(config: Distributed) -> None:
     """
     if config.coordinator is not None:
         jax.distributed.initialize(config.coordinator, config.processes, config.process)
-    elif in_cluster(os.environ):
+        return
+    cluster = find_cluster(os.environ)
+    if cluster is None and not on_tpu():
+        return
+    try:
         jax.distributed.initialize()
+    except (ValueError, RuntimeError, ImportError) as error:
+        if cluster is None:  # a TPU machine that no metadata server speaks of stands alone
+            return
+        raise ValueError(
+            f"distributed: the environment is {cluster}'s ({', '.join(CLUSTERS[cluster])}): "
+            f"expected it to say where process 0 is, got: {error}. Give "
+            "--distributed.coordinator HOST:PORT --distributed.processes N --distributed.process I "
+            "(Kubernetes: or pip install 'jax[k8s]'), or unset these variables to train alone"
+        ) from None
 
 
-def in_cluster(environment: Mapping[str, str]) -> bool:
-    """Whether the environment speaks of several processes, in a way that JAX can read."""
-    counts = [environment.get(name, "") for name in PROCESS_COUNTS]
-    hosts = environment.get("TPU_WORKER_HOSTNAMES", "").split(",")
-    several = any(count.isdigit() and int(count) > 1 for count in counts)
-    return several or len(hosts) > 1 or any(name in environment for name in CLUSTER_NAMES)
+def find_cluster(environment: Mapping[str, str]) -> str | None:
+    """The cluster whose variables speak of several processes."""
+
+    def several(name: str) -> bool:
+        value = environment.get(name, "")
+        if name in PROCESS_COUNTS:
+            return value.isdigit() and int(value) > 1
+        return "," in value if name in PROCESS_LISTS else bool(value)
+
+    return next((kind for kind, names in CLUSTERS.items() if all(map(several, names))), None)
+
+
+def on_tpu() -> bool:
+    """Whether TPUs are here: JAX asks their machine's metadata server for the other hosts."""
+    chips = any(any(Path("/dev").glob(pattern)) for pattern in TPU_CHIPS)
+    return chips and find_spec("libtpu") is not None

@@ -9,7 +9,7 @@ from math import prod
 from typing import Any
 
 import jax
-import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -53,14 +53,14 @@ def train_mesh(shape: tuple[int, int, int]) -> Mesh:
         ValueError: their product is not the number of devices.
     """
     devices = jax.devices()
-    known = prod(size for size in shape if size != -1)
+    known = max(prod(size for size in shape if size != -1), 1)
     sizes = tuple(len(devices) // known if size == -1 else size for size in shape)
     if list(shape).count(-1) > 1 or prod(sizes) != len(devices) or min(sizes) < 1:
         raise ValueError(
             "mesh: data x fsdp x tensor must use every device: expected a product of "
             f"{len(devices)} (one size may be -1), got {shape}"
         )
-    return Mesh(np.array(devices).reshape(sizes), AXES)
+    return Mesh(mesh_utils.create_device_mesh(sizes, devices), AXES)
 
 
 def imagined_mesh(shape: tuple[int, int, int]) -> AbstractMesh:

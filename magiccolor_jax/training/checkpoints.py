@@ -1,8 +1,11 @@
 """A run's checkpoints (Orbax): written beside the training, renamed into place when whole."""
 
+import errno
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import orbax.checkpoint as ocp
@@ -62,7 +65,11 @@ class Checkpoints:
         return self._manager.best_step()
 
     def save(self, state: TrainState, position: Position, loss: float) -> None:
-        """Begins to write; returns when the values are copied, so that they may be given away."""
+        """Begins to write; returns when the values are copied, so that they may be given away.
+
+        Raises:
+            OSError: the disk is full; here, or when the next one is saved or waited for.
+        """
         if position.step == self.latest():
             return
         items = {
@@ -72,45 +79,118 @@ class Checkpoints:
         }
         if state.average is not None:
             items["average"] = ocp.args.StandardSave(state.average)
-        self._manager.save(
-            position.step, args=ocp.args.Composite(**items), metrics={"loss": loss}, force=True
-        )
+        args, metrics = ocp.args.Composite(**items), {"loss": loss}
+        with _telling_full_disks(self.folder):
+            self._manager.save(position.step, args=args, metrics=metrics, force=True)
 
     def restore(self, step: int, shapes: TrainState, shardings: TrainState) -> tuple[Any, Position]:
         """The state of a checkpoint, born where it lies.
 
         Raises:
-            ValueError: it is of another model or optimiser.
+            ValueError: it is of another model or optimiser, or damaged.
         """
         wanted = jax.tree.map(
             lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
             shapes,
             shardings,
         )
-        items = {
-            "trainable": ocp.args.StandardRestore(wanted.trainable),
-            "rest": ocp.args.StandardRestore(_rest(wanted)),
-            "position": ocp.args.JsonRestore(),
-        }
+        trees = {"trainable": wanted.trainable, "rest": _rest(wanted)}
         if wanted.average is not None:
-            items["average"] = ocp.args.StandardRestore(wanted.average)
+            trees["average"] = wanted.average
+        where = self.folder / str(step)
         try:
-            found = self._manager.restore(step, args=ocp.args.Composite(**items))
-        except (ValueError, KeyError, FileNotFoundError) as error:
+            report = _differences(_stored(where), trees)
+            items: dict[str, Any] = {"position": ocp.args.JsonRestore()}
+            items |= {name: ocp.args.StandardRestore(tree) for name, tree in trees.items()}
+            args = ocp.args.Composite(**items)
+            found = None if report else self._manager.restore(step, args=args)
+        except Exception as error:  # whatever reading torn files gives
+            older = [number for number in self.steps() if number < step]
             raise ValueError(
-                f"{self.folder}/{step}: does not fit this training (another model, optimiser or "
-                f"average?): {error}; go on with the run's own settings, or choose another --out"
+                f"{where}: a checkpoint must be whole; remove it, the same command goes on from "
+                f"{max(older, default='the start')}. Got {type(error).__name__}: {error}"
             ) from None
+        if found is None:
+            raise ValueError(
+                f"{where}: does not fit this training (another model, optimiser or average):\n"
+                f"{report}\ngo on with the run's own settings, or choose another --out"
+            )
         rest = found["rest"]
         state = TrainState(
             rest["step"], found["trainable"], rest["optimizer"], found.get("average")
         )
         return state, Position(**found["position"])
 
+    def wait(self) -> None:
+        """Returns when what was saved is on the disk.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        with _telling_full_disks(self.folder):
+            self._manager.wait_until_finished()
+
     def close(self) -> None:
-        """Waits for what is being written."""
-        self._manager.wait_until_finished()
+        """Waits for what is being written.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        self.wait()
         self._manager.close()
+
+
+@contextmanager
+def _telling_full_disks(folder: Path) -> Iterator[None]:
+    """TensorStore says so in the text of a ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        full = (errno.ENOSPC, errno.EDQUOT)
+        code = next((n for n in full if f"os_error_code='{n}'" in str(error)), None)
+        if code is None:
+            raise
+        raise OSError(code, "no room for a checkpoint", str(folder)) from None
+
+
+ITEMS = ("trainable", "rest", "average")
+
+DIFFERENCES = 8
+"""Most that are listed."""
+
+
+def _stored(checkpoint: Path) -> dict[str, Any]:
+    """Shapes and types of a checkpoint's items."""
+    handler, folder = ocp.PyTreeCheckpointHandler(), cast(Any, checkpoint.absolute())
+    there = [item for item in ITEMS if (folder / item).is_dir()]
+    return {item: handler.metadata(folder / item).tree for item in there}
+
+
+def _differences(stored: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """What a checkpoint lacks, or has otherwise, by item and path; empty where nothing."""
+    report = []
+    for item in ITEMS:
+        there, here = _flat(stored.get(item)), _flat(wanted.get(item))
+        for path in sorted(there.keys() | here.keys()):
+            pair = here.get(path, "nothing"), there.get(path, "nothing")
+            if pair[0] != pair[1]:
+                report.append("  {}{}: expected {}, got {}".format(item, path, *pair))
+    more = len(report) - DIFFERENCES
+    return "\n".join(report[:DIFFERENCES] + ([f"  and {more} more"] if more > 0 else []))
+
+
+def _flat(tree: Any) -> dict[str, str]:
+    """Path -> shape and type of the arrays of a tree, or of what is known of a stored one."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+        "".join(f"/{_name(key)}" for key in keys): f"{tuple(x.shape)} {x.dtype}"
+        for keys, x in leaves
+    }
+
+
+def _name(key: Any) -> str:
+    """A step of a path: stored trees know lists and dicts where ours have tuples."""
+    return str(next(getattr(key, n) for n in ("key", "idx", "name") if hasattr(key, n)))
 
 
 def _rest(state: TrainState) -> dict[str, Any]:

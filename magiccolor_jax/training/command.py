@@ -50,12 +50,12 @@ def main(arguments: Sequence[str]) -> int:
         Exit code: 0 done, 1 failed, 2 wrong usage, 75 preempted.
     """
     try:
-        preset = load_preset(arguments[0])
-    except (ValueError, OSError) as error:
-        print(f"magiccolor train: {error}", file=sys.stderr)
+        preset = _with(load_preset(arguments[0]))
+    except (ValueError, OSError, TypeError) as error:
+        print(f"magiccolor train: {arguments[0]}: {error}", file=sys.stderr)
         return 2
     prog = f"magiccolor train {arguments[0]}"
-    args = tyro.cli(TrainArgs, prog=prog, default=_with(preset), args=list(arguments[1:]))
+    args = tyro.cli(TrainArgs, prog=prog, default=preset, args=list(arguments[1:]))
     try:
         return _run(args)
     except (ValueError, OSError) as error:

@@ -32,13 +32,14 @@ class ReportConfig:
     preview_every: int = 1000
     """Steps between preview pictures, from before the first step on; 0: none."""
     previews: int = 4
-    """Pages on a preview: of the validation sources, else of the first batches."""
+    """Pages on a preview: of the validation sources, else of the training's."""
     preview_steps: int = 20
     """Denoising steps of a preview."""
     guidance: float = 3.5
     """Guidance scale of a preview."""
     validate_every: int = 1000
-    """Steps between validations; only with validation sources."""
+    """Steps between validations, beside those that go before a checkpoint; only with validation
+    sources."""
     validation_batches: int = 8
     """Batches of a validation; always the same, with the same noise."""
     profile: tuple[int, int] | None = None
@@ -47,6 +48,14 @@ class ReportConfig:
     def __post_init__(self):
         _positive(self, "every", "previews", "preview_steps", "validate_every")
         _positive(self, "validation_batches")
+        if self.preview_every < 0:
+            raise ValueError(
+                f"ReportConfig: preview_every must be at least 0, got {self.preview_every}"
+            )
+        if self.profile is not None and not 1 <= self.profile[0] <= self.profile[1]:
+            raise ValueError(
+                f"ReportConfig: profile must be two steps, 1 <= first <= last, got {self.profile}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +68,7 @@ class TrainConfig:
     """
 
     out: Path
-    """Folder of this run."""
+    """Folder of this run; all processes must see the same one, mounted."""
     init: Path
     """Model folder to start from (made by `magiccolor convert`), or the folder of another run,
     whose last checkpoint is taken: stage 2 goes on from stage 1's."""
@@ -97,6 +106,11 @@ class TrainConfig:
 
     def __post_init__(self):
         _positive(self, "batch", "accumulate", "steps")
+        if address := next((p for p in (self.out, self.init) if ":/" in str(p)), None):
+            raise ValueError(
+                "TrainConfig: out and init must be folders that are mounted, got the address "
+                f"{address}"
+            )
         if self.batch % self.accumulate:
             raise ValueError(
                 "TrainConfig: accumulate must divide batch, "

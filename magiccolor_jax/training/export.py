@@ -1,6 +1,6 @@
 """From a run to a model folder: the trained networks beside the frozen ones that they grew with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from magiccolor_jax.files import atomic_directory, atomic_file, link_or_copy
 from magiccolor_jax.sampling.pretrained import TRAINABLE
 from magiccolor_jax.tensorfile import Empty, TensorFile, TensorFileWriter, Tensors, TensorSpec
 from magiccolor_jax.training.checkpoints import Checkpoints
+from magiccolor_jax.training.initial import Stored
 from magiccolor_jax.training.parameters import Parameters
 from magiccolor_jax.training.record import RECORD, read_record
 from magiccolor_jax.training.stored import StoredParameters
@@ -39,6 +40,25 @@ def save_fixed(run: Path, fixed: Parameters) -> None:
     if jax.process_index() == 0:
         with atomic_file(run / FIXED) as temporary:
             _write(temporary, gathered)
+
+
+def stored_fixed(run: Path, paths: Iterable[str]) -> dict[str, Stored]:
+    """Where a run keeps what it does not train.
+
+    Args:
+        paths: of these parameters.
+
+    Raises:
+        FileNotFoundError, ValueError: it does not, or not all of them.
+    """
+    file, wanted = run / FIXED, set(paths)
+    found = set(TensorFile(file).specs) if wanted else wanted
+    if missing := sorted(wanted - found):
+        raise ValueError(
+            f"{file}: a run keeps what it does not train: expected {len(wanted)} parameters, "
+            f"lacks {missing[:3]} ..; go on with the run's own settings, or choose another --out"
+        )
+    return {path: Stored(file, path) for path in wanted}
 
 
 def _whole(value: jax.Array) -> np.ndarray:
@@ -75,7 +95,11 @@ def start_folder(init: Path) -> Path:
     step = find_step(init, "latest")
     folder = init / MODELS / f"{step:07}"
     if jax.process_index() == 0 and not folder.exists():
-        export_model(init, folder, step)
+        try:
+            export_model(init, folder, step)
+        except OSError:
+            if not folder.exists():  # else another training that starts from here was faster
+                raise
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("export")
     return folder

@@ -33,10 +33,13 @@ from magiccolor_jax.trees import decide
 
 RANDOM = "random"
 
-GUIDERS_OWN = re.compile(
-    r"(controlnet_cond_embedding|controlnet_down_blocks|controlnet_mid_block|dino_adapter)/.*"
-)
-"""What a guider has and a UNet does not: drawn where its origin lacks it."""
+LACKED = {
+    UNetConfig: re.compile(
+        r"(controlnet_cond_embedding|controlnet_down_blocks|controlnet_mid_block|dino_adapter)/.*"
+    ),
+    ControlNetConfig: re.compile(r"dino_adapter/.*"),
+}
+"""What a guider has and its origin does not: drawn."""
 
 INITIALISERS = (
     (r".*_guider/(controlnet_down_blocks|controlnet_mid_block)/.*", "zeros"),
@@ -117,11 +120,12 @@ def _as_role(name: str, given: Any, dino: int, sketch: ControlNetConfig | None) 
 
 
 def find_origins(
-    folder: Path, stage: Stage, shapes: dict[str, tuple[int, ...]]
+    folder: Path, source: ModelConfig, stage: Stage, shapes: dict[str, tuple[int, ...]]
 ) -> dict[str, Stored]:
     """Path -> where its first value lies; paths that are left out are drawn.
 
     Args:
+        source: what the folder's config.json says.
         shapes: of the model's parameters, by path.
 
     Raises:
@@ -141,12 +145,13 @@ def find_origins(
                 "choose another origin (--stage.origins)"
             )
         specs = TensorFile(file).specs
+        lacked = LACKED.get(type(source.networks.get(origins[name])))
         for path in (p for p in shapes if p.startswith(f"{name}/")):
             key = path.split("/", 1)[1]
             got = specs[key].shape if key in specs else None
             if got == shapes[path]:
                 found[path] = Stored(file, key)
-            elif got is not None or not (name.endswith("_guider") and GUIDERS_OWN.fullmatch(key)):
+            elif got is not None or lacked is None or not lacked.fullmatch(key):
                 report.append(
                     f"  {path}: expected {shapes[path]} in {file}, got {got or 'nothing'}"
                 )

@@ -5,8 +5,11 @@ checkpoint is what the next one starts from, and its losses are those of a run t
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import cached_property
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,21 +18,25 @@ from rich.console import Console
 
 from magiccolor_jax.data.loader import Sampling, batches
 from magiccolor_jax.data.pictures import CaseError
+from magiccolor_jax.data.plan import Plan
 from magiccolor_jax.files import atomic_file
 from magiccolor_jax.training.checkpoints import Checkpoints
 from magiccolor_jax.training.export import save_fixed
+from magiccolor_jax.training.folder import check_shared, claimed
 from magiccolor_jax.training.parameters import Parameters
 from magiccolor_jax.training.preview import Previewer
+from magiccolor_jax.training.profile import Profile
 from magiccolor_jax.training.record import RunRecord
 from magiccolor_jax.training.reports import Averages, Clock, DivergedError, Reporter, memory_gb
 from magiccolor_jax.training.setup import (
     Start,
     held_out_data,
     make_ready,
+    recipe_changes,
     trained_model,
     training_data,
 )
-from magiccolor_jax.training.stopping import Stop
+from magiccolor_jax.training.stopping import PreemptedError, Stop
 from magiccolor_jax.types import TrainingBatch
 
 DONE, FAILED, PREEMPTED = 0, 1, 75
@@ -43,110 +50,177 @@ class Training:
     """One run, from its start or its last checkpoint to its end."""
 
     def __init__(self, start: Start, console: Console):
-        """Loads everything.
-
-        Raises:
-            FileNotFoundError, ValueError: something does not fit.
-        """
+        """Allocates nothing yet."""
         self.start, self.config, self.console = start, start.design.config, console
-        self.data, self.held_out = training_data(start), held_out_data(start)
-        fingerprint = self.data.plan.fingerprint()
-        self.config.out.mkdir(parents=True, exist_ok=True)
-        self.record = RunRecord(self.config, trained_model(start).to_json(), fingerprint)
-        self.checkpoints = Checkpoints(self.config.out / "checkpoints", self.config.save)
-        ready = make_ready(start, self.checkpoints, fingerprint, console.status)
-        folder, self.program, self.state, self.position = ready
-        self.record.content["start"] = str(folder.resolve())
-        self.averages, self.clock = Averages(), Clock()
-        self.metrics: dict[str, float] = dict(self.record.content["metrics"])
+        self.record: RunRecord | None = None
 
     def run(self) -> int:
-        """Trains to the end; returns the exit code."""
-        save_fixed(self.config.out, self.program.constants.fixed)
-        self.record.update(step=self.position.step)
+        """Trains to the end; returns the exit code.
+
+        Raises:
+            FileNotFoundError, ValueError, OSError: something does not fit, or the disk is full.
+        """
+        with ExitStack() as held, Stop().listening() as stop:
+            try:
+                self._load(held)
+            except PreemptedError:
+                self.console.print("stopped before the first step; the same command goes on")
+                return PREEMPTED
+            except Exception as error:
+                if self.record is not None:
+                    self.record.failed_to_start(error)
+                raise
+            return self._train(stop)
+
+    def _load(self, held: ExitStack) -> None:
+        """Everything before the first step.
+
+        Args:
+            held: keeps the folder for this run.
+        """
+        start, config = self.start, self.config
+        with self.console.status("looking at the scenes"):
+            self.data = training_data(start)
+            self.held_out = held_out_data(start, self.data)
+        fingerprint = self.data.plan.fingerprint()
+        config.out.mkdir(parents=True, exist_ok=True)
+        check_shared(config.out)
+        held.enter_context(claimed(config.out))
+        self.record = RunRecord(config, trained_model(start).to_json(), fingerprint)
+        self.checkpoints = Checkpoints(config.out / "checkpoints", config.save)
+        began, doing = self.record.start, self.console.status
+        ready = make_ready(start, self.checkpoints, fingerprint, began, doing)
+        folder, self.program, self.state, self.position = ready
+        if changes := recipe_changes(start):
+            self.console.print(f"[yellow]recipe: not as in {config.init}: {', '.join(changes)}[/]")
+        save_fixed(config.out, self.program.constants.fixed)
+        self.averages, self.clock = Averages(), Clock()
+        self.profile = Profile(config.out / "profile", config.report.profile)
+        self.metrics: dict[str, float] = dict(self.record.content["metrics"])
+        self._validated = -1
+        self._note(step=self.position.step, start=str(folder.resolve()))
+
+    def _train(self, stop: Stop) -> int:
         begun = Reporter(self.config.out, self.console, self.position.step, self.config.steps)
-        with Stop().listening() as stop, begun as self.reporter:
+        with begun as self.reporter:
             try:
                 return self._steps(stop)
             except DivergedError as error:
                 return self._diverged(error)
             except BaseException as error:
-                self.record.update(state="failed", error=f"{type(error).__name__}: {error}")
+                self._note(state="failed", error=f"{type(error).__name__}: {error}")
                 raise
             finally:
+                self.profile.stop()
                 self.checkpoints.close()
 
     def _steps(self, stop: Stop) -> int:
+        stop.saves = True
         if self.position.step == 0:
             self._preview(0)
         remaining = range(self.position.step, self.config.steps)
-        reading = batches(self.data, self.config.data, self.start.design.rows(), remaining)
-        for index in remaining:
-            self._profile(index)
-            batch = self.program.put(next(reading))
-            self._step(index, batch)
-            finished = index + 1
+        rows = self.start.design.rows(self.config.batch)
+        reading = batches(self.data, self.config.data, rows, remaining)
+        for finished in (index + 1 for index in remaining):
+            rows = self._read(reading, stop)
+            if rows is None:
+                return self._stopped(finished - 1)
+            self.profile.before(finished)
+            batch = self.program.put(rows)
+            self._step(finished, batch)
             self.reporter.advance(finished)
             stops = stop.agreed(finished)
-            self._report(finished, batch)
+            self._report(finished)
             if stops:
-                self._save()
-                self.record.update(state="preempted", step=finished)
-                self.reporter.say(f"stopped after step {finished}; the same command goes on")
-                return PREEMPTED
+                return self._stopped(finished)
             with self.clock.pause():
-                self._validate(finished)
-                self._preview(finished)
-                if self._due(finished, self.config.save.every):
-                    self._save()
-        self._profile(self.config.steps)
-        self.record.update(state="done", step=self.config.steps, metrics=self.metrics)
+                self._between(finished, stop)
+        self.checkpoints.wait()
+        self._note(state="done", step=self.config.steps, metrics=self.metrics)
         return DONE
 
-    def _step(self, index: int, batch: TrainingBatch) -> None:
+    def _read(self, reading: Iterator[TrainingBatch], stop: Stop) -> TrainingBatch | None:
+        """The next batch; None where the signal that asks to stop has ended the data's workers."""
+        try:
+            return next(reading)
+        except RuntimeError:
+            if not stop.asked:
+                raise
+            return None
+
+    def _stopped(self, finished: int) -> int:
+        """Saves what there is."""
+        self._save()
+        self.checkpoints.wait()
+        self._note(state="preempted", step=finished)
+        self.reporter.say(f"stopped after step {finished}; the same command goes on")
+        return PREEMPTED
+
+    def _step(self, finished: int, batch: TrainingBatch) -> None:
         """Launches one step; the first of a shape is waited for, so that compiling shows."""
         if self.program.is_new(batch):
             height, width = batch.target.shape[1:3]
             what = f"compiling {width} x {height}, {batch.counts.shape[1]} instances"
             with self.reporter.doing(what), self.clock.pause():
+                self.program.flops(batch)
                 self.state, metrics = self.program.step(self.state, batch)
                 jax.block_until_ready(metrics)
         else:
             self.state, metrics = self.program.step(self.state, batch)
-            self.clock.tick()
-        self.averages.add(index + 1, metrics)
-        self.position = self.position._replace(step=index + 1)
+            self.clock.tick(self.program.flops(batch))
+        self.averages.add(finished, metrics)
+        self.position = self.position._replace(step=finished)
 
     def _due(self, finished: int, every: int) -> bool:
         """Whether something that happens every so many steps, and at the end, is due."""
         return every > 0 and (finished % every == 0 or finished == self.config.steps)
 
-    def _report(self, finished: int, batch: TrainingBatch) -> None:
+    def _report(self, finished: int) -> None:
         if not self._due(finished, self.config.report.every):
             return
         values = self.averages.take()
-        if seconds := self.clock.lap():
-            values |= {"step_seconds": seconds, "samples_per_second": self.config.batch / seconds}
-            with self.clock.pause():
-                values |= self.program.utilisation(batch, seconds)
+        if lap := self.clock.lap():
+            values |= {
+                "step_seconds": lap.seconds,
+                "samples_per_second": self.config.batch / lap.seconds,
+                "seconds_left": lap.seconds * (self.config.steps - finished),
+            }
+            values |= self.program.utilisation(lap)
         self._tell(finished, values | {"memory_gb": memory_gb()})
 
     def _tell(self, finished: int, values: dict[str, float]) -> None:
         self.metrics |= values
         self.reporter.scalars(finished, values)
-        self.record.update(step=finished, metrics=self.metrics)
+        self._note(step=finished, metrics=self.metrics)
+
+    def _note(self, **changes: Any) -> None:
+        assert self.record is not None, "made before anything is noted"
+        self.record.update(**changes)
+
+    def _between(self, finished: int, stop: Stop) -> None:
+        """What is done now and then; a stop that was asked for meanwhile does not wait for it."""
+        saves = self._due(finished, self.config.save.every)
+        validates = self.config.data.validation and (
+            saves or self._due(finished, self.config.report.validate_every)
+        )
+        if validates and not stop.asked:
+            self._validate(finished)
+        if self._due(finished, self.config.report.preview_every) and not stop.asked:
+            self._preview(finished)
+        if saves:
+            self._save()
 
     def _save(self) -> None:
         """Saves, once it is known that no step up to here diverged."""
-        self.averages.settle()
-        loss = self.metrics.get("validation/loss", self.averages.last["loss"])
+        if self.position.step in (0, self.checkpoints.latest()):
+            return
+        loss = self.averages.take_loss()
+        if self.config.data.validation:  # held-out losses compete among themselves alone
+            measured = self._validated == self.position.step
+            loss = self.metrics["validation/loss"] if measured else math.inf
         self.checkpoints.save(self.state, self.position, loss)
 
     def _validate(self, finished: int) -> None:
-        if not (
-            self.config.data.validation and self._due(finished, self.config.report.validate_every)
-        ):
-            return
         with self.reporter.doing("validating"):
             found = [
                 jax.device_get(self.program.loss(self._values(), self.program.put(rows), number))
@@ -154,9 +228,10 @@ class Training:
             ]
         means = {f"validation/{k}": float(np.mean([m[k] for m in found])) for k in found[0]}
         self._tell(finished, {k.replace("/loss/", "/"): v for k, v in means.items()})
+        self._validated = finished
 
     def _preview(self, finished: int) -> None:
-        if not self._due(finished, self.config.report.preview_every):
+        if self.config.report.preview_every == 0:
             return
         with self.reporter.doing("preview"):
             pixels = self._previewer(self._values())
@@ -170,33 +245,29 @@ class Training:
         """The parameters that are looked at: averaged ones, where an average is kept."""
         return self.state.trainable if self.state.average is None else self.state.average
 
-    def _profile(self, index: int) -> None:
-        """Begins and ends the trace of the profiled steps, 1 being the first."""
-        if self.config.report.profile is None:
-            return
-        first, last = self.config.report.profile
-        if index + 1 == first:
-            jax.profiler.start_trace(str(self.config.out / "profile"))
-        if index == last:
-            jax.block_until_ready(self.state.step)
-            jax.profiler.stop_trace()
-
     @cached_property
     def _held_out_batches(self) -> list[TrainingBatch]:
-        return list(self._held_out(self.config.report.validation_batches))
+        count = self.config.report.validation_batches
+        return list(self._held_out(self.held_out, self.config.batch, count))
 
     @cached_property
     def _previewer(self) -> Previewer:
-        batch = self.program.put(next(self._held_out(1)))
-        return Previewer(self.program, self.start.source.schedule, batch)
+        ways = self.start.design.ways
+        count = -(-self.config.report.previews // ways) * ways
+        plan = Plan(self.held_out.plan.scene_shapes, count, 0)
+        (rows,) = self._held_out(self.held_out._replace(plan=plan), count, 1)
+        schedule = self.start.source.schedule
+        return Previewer(self.program, schedule, self.program.put(rows, count))
 
-    def _held_out(self, count: int) -> Iterator[TrainingBatch]:
+    def _held_out(self, sampling: Sampling, size: int, count: int) -> Iterator[TrainingBatch]:
+        """The first batches of this size."""
         here = dataclasses.replace(self.config.data, workers=0)
-        return batches(self.held_out, here, self.start.design.rows(), range(count))
+        return batches(sampling, here, self.start.design.rows(size), range(count))
 
     def _diverged(self, error: DivergedError) -> int:
         """Says what diverged, and on what; nothing is saved."""
         names = scene_names(self.data, error.step - 1)
+        self.checkpoints.wait()
         newest = self.checkpoints.latest()
         kept = (
             "no checkpoint yet" if newest is None else f"checkpoint {newest} is the last good one"
@@ -205,7 +276,7 @@ class Training:
             f"{error}; the batch was made of {', '.join(names)}; {kept}. Look at these scenes, or "
             "go on with a lower --optim.lr or --optim.clip"
         )
-        self.record.update(state="failed", error=text)
+        self._note(state="failed", error=text)
         self.reporter.say(f"[red]{text}[/red]")
         return FAILED
 

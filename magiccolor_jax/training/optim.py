@@ -38,7 +38,7 @@ class OptimConfig:
     clip: float = 1.0
     """Largest global norm of the gradient."""
     moments: Literal["float32", "bfloat16"] = "float32"
-    """Type of AdamW's first moment; the second stays f32."""
+    """Type of AdamW's first moment; the second stays f32, whatever the parameters are."""
 
     def __post_init__(self):
         positive = {"lr": self.lr, "clip": self.clip, "eps": self.eps}
@@ -46,11 +46,9 @@ class OptimConfig:
             raise ValueError(f"OptimConfig: expected positive values, got {bad}")
         if not (0 <= self.b1 < 1 and 0 <= self.b2 < 1):
             raise ValueError(f"OptimConfig: b1 and b2 lie in [0, 1), got {self.b1} and {self.b2}")
-        if self.warmup < 0 or self.weight_decay < 0:
-            raise ValueError(
-                "OptimConfig: warmup and weight_decay must not be negative, got "
-                f"{self.warmup} and {self.weight_decay}"
-            )
+        least = ("warmup", "weight_decay", "final_lr")
+        if bad := {name: getattr(self, name) for name in least if getattr(self, name) < 0}:
+            raise ValueError(f"OptimConfig: expected no negative values, got {bad}")
 
 
 def learning_rate(cfg: OptimConfig, steps: int) -> optax.Schedule:

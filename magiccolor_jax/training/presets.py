@@ -34,7 +34,12 @@ def load_preset(name: str) -> dict[str, Any]:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"; perhaps you meant {close[0]}" if close else ""
         raise ValueError(f"no preset {name!r}: known are {', '.join(known)}{hint}")
-    content = runpy.run_path(str(path)).get("CONFIG")
+    try:
+        content = runpy.run_path(str(path)).get("CONFIG")
+    except Exception as error:  # whatever a file of the user's does
+        raise ValueError(
+            f"{path}: a preset must run, got {type(error).__name__}: {error}"
+        ) from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: a preset must define CONFIG = dict(...) of TrainConfig's fields")
     return content

@@ -32,6 +32,9 @@ class Previewer:
         self._table = make_table(SAMPLER, schedule, report.preview_steps)
         self._guidance = np.float32(report.guidance)
         self._run = jax.jit(self._color, out_shardings=program.design.whole)
+        seen = batch.case.sketch, batch.case.canvas, batch.target
+        gather = jax.jit(lambda x: x, out_shardings=program.design.whole)
+        self._seen: tuple[np.ndarray, ...] = jax.device_get(gather(seen))
 
     def __call__(self, values: Parameters) -> UInt8[np.ndarray, "H W 3"]:
         """One row a page: sketch, canvas of references, result, truth.
@@ -41,12 +44,7 @@ class Previewer:
         """
         case = self.batch.case
         made = self._run(self.program.constants, values, case, self._table, self._guidance)
-        seen = jax.device_get(
-            jax.jit(lambda x: x, out_shardings=self.program.design.whole)(
-                (case.sketch, case.canvas, self.batch.target)
-            )
-        )
-        sketch, canvas, target = seen
+        sketch, canvas, target = self._seen
         rows = zip(sketch, canvas, np.asarray(made), target, strict=True)
         shown = self.program.design.config.report.previews
         return tile([list(row) for row in rows][:shown])

@@ -1,5 +1,6 @@
 """A training as programs: what lies where, and the compiled step. jit is applied here alone."""
 
+import contextlib
 import dataclasses
 from functools import partial
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ from magiccolor_jax.training.config import TrainConfig
 from magiccolor_jax.training.cost import peak_flops, step_cost
 from magiccolor_jax.training.optim import make_optimizer
 from magiccolor_jax.training.parameters import Layout, Parameters
+from magiccolor_jax.training.reports import Lap
 from magiccolor_jax.training.step import (
     Metrics,
     StepContext,
@@ -38,7 +40,8 @@ from magiccolor_jax.training.step import (
 from magiccolor_jax.types import TrainingBatch
 
 THRIFTY = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
-"""On CPU, XLA orders operations for concurrency, which takes twice the memory of this order."""
+"""On CPU, XLA orders operations for concurrency: it widens all parameters to f32 long before they
+are used. In this order a step at the released sizes takes 8 GB of temporaries, not 20."""
 
 
 class Constants(NamedTuple):
@@ -57,9 +60,17 @@ class Design:
         self, config: TrainConfig, sizes: MagicColorConfig, schedule: Schedule, mesh: AnyMesh
     ):
         """Raises:
-        ValueError: the stage trains nothing, or a table has no row for a parameter.
+        ValueError: the stage trains nothing, a table has no row for a parameter, or the devices do
+            not divide the batch, or a part of an accumulated one.
         """
         self.config, self.mesh = config, mesh
+        self.ways = mesh.shape["data"] * mesh.shape["fsdp"]
+        """Devices that samples are dealt out over."""
+        if config.batch % (self.ways * config.accumulate):
+            raise ValueError(
+                f"training: batch must be a multiple of data x fsdp x accumulate: expected a "
+                f"multiple of {self.ways} x {config.accumulate}, got {config.batch}"
+            )
         self.precision = for_training(config.parameters, config.precision)
         self.sizes = _run_as(sizes, remat=config.remat, **self.precision._asdict())
         model: Any = abstract(MagicColor, self.sizes)
@@ -85,25 +96,12 @@ class Design:
         """Path -> where it lies, of every parameter of the model."""
         return {path: NamedSharding(self.mesh, spec) for path, spec in self._specs.items()}
 
-    def rows(self) -> range:
-        """Rows of a batch that this process needs.
-
-        Raises:
-            ValueError: the devices do not divide the batch, or a part of an accumulated one.
-        """
-        count, pieces = self.config.batch, self.config.accumulate
-        ways = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
-        if count % (ways * pieces):
-            raise ValueError(
-                f"training: batch must be a multiple of data x fsdp x accumulate: expected a "
-                f"multiple of {ways} x {pieces}, got {count}"
-            )
+    def rows(self, count: int) -> list[int]:
+        """Rows of a batch of this size that this process needs."""
         assert isinstance(self.mesh, Mesh), "devices that are not here read nothing"
         places = self.batches.addressable_devices_indices_map((count,))
         parts = [place[0] for place in places.values() if place is not None]
-        needed = sorted({row for part in parts for row in range(*part.indices(count))})
-        assert needed == list(range(needed[0], needed[-1] + 1)), "processes own adjacent rows"
-        return range(needed[0], needed[-1] + 1)
+        return sorted({row for part in parts for row in range(*part.indices(count))})
 
 
 def begin(design: Design, trainable: Parameters) -> TrainState:
@@ -131,7 +129,8 @@ class Program:
         self.constants = Constants(fixed, there)
         self._seen: set[Any] = set()
         self._flops: dict[Any, float] = {}
-        self._key = jax.random.key(design.config.seed)
+        self._peak = peak_flops(jax.devices()[0].device_kind)
+        self.key = jax.random.key(design.config.seed)
         thrifty = design.config.remat and jax.default_backend() == "cpu"
         self._step = jax.jit(
             self._run_step,
@@ -143,28 +142,33 @@ class Program:
 
     def step(self, state: TrainState, batch: TrainingBatch) -> tuple[TrainState, Metrics]:
         """One step; `state` is given away."""
-        return self._step(self.constants, state, batch, self._key)
+        return self._step(self.constants, state, batch, self.key)
 
     def compile(self, state: TrainState, batch: TrainingBatch) -> jax.stages.Compiled:
-        """The program of `step` for batches of this shape, to be looked at."""
-        return self._step.lower(self.constants, state, batch, self._key).compile()
+        """The program of `step` for batches of this shape, to be looked at; called with
+        `constants`, `state`, `batch` and `key` it is that step."""
+        return self._step.lower(self.constants, state, batch, self.key).compile()
 
-    def utilisation(self, batch: TrainingBatch, seconds: float) -> dict[str, float]:
-        """Share of the devices' peak that steps of this shape reach; empty where no peak is known.
-
-        Args:
-            seconds: per step.
-        """
-        peak = peak_flops(jax.devices()[0].device_kind)
-        if peak is None:
-            return {}
+    def flops(self, batch: TrainingBatch) -> float:
+        """Floating-point operations of a step of this shape; 0 where they would tell nothing: the
+        devices' peak is not known, or JAX_PLATFORMS hides the CPU, which does the counting."""
         shape = _shape_of(batch)
         if shape not in self._flops:
             design, constants = self.design, self.constants
-            frozen = jax.eval_shape(self.frozen, constants.frozen)
-            cost = step_cost(design.context, constants.fixed, frozen, design.state, batch)
-            self._flops[shape] = cost.flops
-        return {"utilisation": self._flops[shape] / seconds / peak / self.design.mesh.size}
+            cost = 0.0
+            if self._peak:
+                frozen = jax.eval_shape(self.frozen, constants.frozen)
+                shapes = design.context, constants.fixed, frozen, design.state, batch
+                with contextlib.suppress(RuntimeError):
+                    cost = step_cost(*shapes).flops
+            self._flops[shape] = cost
+        return self._flops[shape]
+
+    def utilisation(self, lap: Lap) -> dict[str, float]:
+        """Share of the devices' peak that steps reached; empty where it is not known."""
+        if not (self._peak and lap.work):
+            return {}
+        return {"utilisation": lap.work / lap.seconds / self._peak / self.design.mesh.size}
 
     def loss(self, values: Parameters, batch: TrainingBatch, number: int) -> Metrics:
         """Loss terms of a batch without a step; the same number draws the same noise.
@@ -182,14 +186,19 @@ class Program:
         self._seen.add(shape)
         return new
 
-    def put(self, rows: TrainingBatch) -> TrainingBatch:
-        """This process' rows of a batch -> the batch of all processes, on the devices."""
-        first, count = self.design.rows()[0], self.design.config.batch
+    def put(self, rows: TrainingBatch, count: int | None = None) -> TrainingBatch:
+        """This process' rows of a batch -> the batch of all processes, on the devices.
+
+        Args:
+            count: rows of all processes; default a training's batch.
+        """
+        count = count or self.design.config.batch
+        here = {row: index for index, row in enumerate(self.design.rows(count))}
 
         def place(x: np.ndarray) -> Array:
             def part(index):
-                begin, end, _ = index[0].indices(count)
-                return x[begin - first : end - first]
+                begin = here[index[0].indices(count)[0]]
+                return x[begin : begin + len(range(*index[0].indices(count)))]
 
             return jax.make_array_from_callback((count, *x.shape[1:]), self.design.batches, part)
 

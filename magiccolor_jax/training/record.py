@@ -26,14 +26,18 @@ class RunRecord:
         fingerprint: of the data's plan.
         """
         self.path = config.out / RECORD
+        earlier = read_record(config.out) if self.path.is_file() else {}
+        self.start: str | None = earlier.get("start")
+        """The model folder that an earlier part of the run began with."""
         self.content = {
             "state": "running",
             "step": 0,
             "steps": config.steps,
             "seed": config.seed,
-            "metrics": _earlier_metrics(self.path),
+            "metrics": earlier.get("metrics", {}),
             "error": None,
-            "started": _now(),
+            "start": self.start,
+            "started": earlier.get("started", _now()),
             "updated": _now(),
             "code": code_version(),
             "jax": version("jax"),
@@ -51,10 +55,15 @@ class RunRecord:
             with atomic_file(self.path) as temporary:
                 temporary.write_text(json.dumps(self.content, indent=2) + "\n")
 
-
-def _earlier_metrics(path: Path) -> dict[str, float]:
-    """What an earlier part of the run measured."""
-    return read_record(path.parent)["metrics"] if path.is_file() else {}
+    def failed_to_start(self, error: BaseException) -> None:
+        """Notes why; what an earlier part of the run says of itself stays."""
+        changes = {"state": "failed", "error": f"{type(error).__name__}: {error}"}
+        if self.path.is_file():
+            earlier = read_record(self.path.parent)
+            if earlier["state"] != "running":  # running: it was killed
+                return
+            self.content = earlier
+        self.update(**changes)
 
 
 def read_record(run: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import jax
 import jax.numpy as jnp
@@ -51,8 +51,7 @@ class Averages:
     def __init__(self):
         self._waiting: deque[tuple[int, Metrics]] = deque()
         self._values: dict[str, list[float]] = {}
-        self.last: dict[str, float] = {}
-        """Of the newest step that is done."""
+        self._losses: list[float] = []
 
     def add(self, step: int, metrics: Metrics) -> None:
         """Notes a step that was launched.
@@ -79,13 +78,19 @@ class Averages:
         values, self._values = self._values, {}
         return {name: _mean(found) for name, found in values.items()}
 
+    def take_loss(self) -> float:
+        """Mean loss since the last call of this method: one step's says little."""
+        self.settle()
+        losses, self._losses = self._losses, []
+        return _mean(losses)
+
     def _take(self) -> None:
         step, metrics = self._waiting.popleft()
         found = {name: float(value) for name, value in jax.device_get(metrics).items()}
         for name in ("loss", "grad_norm"):
             if not math.isfinite(found.get(name, 0.0)):
                 raise DivergedError(step, name, found[name])
-        self.last = found
+        self._losses.append(found["loss"])
         for name, value in found.items():
             self._values.setdefault(name, []).append(value)
 
@@ -94,11 +99,19 @@ def _mean(values: list[float]) -> float:
     return float(clu_metrics.Average.from_model_output(jnp.asarray(values)).compute())
 
 
+class Lap(NamedTuple):
+    """Means over some steps."""
+
+    seconds: float
+    work: float
+
+
 class Clock:
     """Time of the steps alone: compiling, saving, validating and previews do not count."""
 
     def __init__(self):
-        self._begun, self._paused, self._steps = time.perf_counter(), 0.0, 0
+        self._begun, self._paused = time.perf_counter(), 0.0
+        self._work: list[float] = []
 
     @contextmanager
     def pause(self) -> Iterator[None]:
@@ -109,15 +122,19 @@ class Clock:
         finally:
             self._paused += time.perf_counter() - begun
 
-    def tick(self) -> None:
-        """A step was launched."""
-        self._steps += 1
+    def tick(self, work: float = 0.0) -> None:
+        """A step was launched.
 
-    def lap(self) -> float | None:
-        """Seconds per step since the last lap; None without a step."""
-        spent, steps = time.perf_counter() - self._begun - self._paused, self._steps
-        self._begun, self._paused, self._steps = time.perf_counter(), 0.0, 0
-        return spent / steps if steps else None
+        Args:
+            work: floating-point operations of it.
+        """
+        self._work.append(work)
+
+    def lap(self) -> Lap | None:
+        """Means per step since the last lap; None without a step."""
+        spent, work = time.perf_counter() - self._begun - self._paused, self._work
+        self._begun, self._paused, self._work = time.perf_counter(), 0.0, []
+        return Lap(spent / len(work), sum(work) / len(work)) if work else None
 
 
 class Reporter:

@@ -18,7 +18,7 @@ from magiccolor_jax.precision import for_inference
 from magiccolor_jax.sampling.pretrained import TRAINABLE
 from magiccolor_jax.training.checkpoints import Checkpoints, Position
 from magiccolor_jax.training.config import TrainConfig
-from magiccolor_jax.training.export import source_config, start_folder
+from magiccolor_jax.training.export import is_run, source_config, start_folder, stored_fixed
 from magiccolor_jax.training.initial import (
     find_origins,
     first_parameters,
@@ -52,10 +52,7 @@ def plan_training(config: TrainConfig, *, imagined: bool = False) -> Start:
     mesh = imagined_mesh(config.mesh) if imagined else train_mesh(config.mesh)
     source = source_config(config.init)
     sizes = model_config(config.init, source, config.recipe, config.stage)
-    design = Design(config, sizes, source.schedule, mesh)
-    if not imagined:
-        design.rows()
-    return Start(source, design)
+    return Start(source, Design(config, sizes, source.schedule, mesh))
 
 
 def trained_model(start: Start) -> ModelConfig:
@@ -90,19 +87,43 @@ def training_data(start: Start) -> Sampling:
     return _sampling(start, config.data.sources, config.data.play, config.seed)
 
 
-def held_out_data(start: Start) -> Sampling:
+def held_out_data(start: Start, training: Sampling) -> Sampling:
     """Samples to measure and to look at: of the validation sources, else of the training's; never
-    recoloured, always the same."""
+    recoloured, always the same.
+
+    Args:
+        training: the training's own.
+    """
     data = start.design.config.data
-    return _sampling(start, data.validation or data.sources, data.play.calm(), 0)
+    if data.validation:
+        return _sampling(start, data.validation, data.play.calm(), 0)
+    plan = Plan(training.plan.scene_shapes, training.plan.batch, 0)
+    return Sampling(training.source, plan, _maker(start, data.play.calm()), 0)
 
 
 def _sampling(start: Start, sources: tuple[str, ...], play: Play, seed: int) -> Sampling:
-    config = start.design.config
     source = Concatenation([open_source(text) for text in sources])
-    maker = Maker(play, config.recipe, start.source.sizes, instances=config.stage.instances)
+    maker = _maker(start, play)
     shapes = [maker.shape_of(source.outline(i)) for i in range(len(source))]
-    return Sampling(source, Plan(shapes, config.batch, seed), maker, seed)
+    return Sampling(source, Plan(shapes, start.design.config.batch, seed), maker, seed)
+
+
+def _maker(start: Start, play: Play) -> Maker:
+    config = start.design.config
+    return Maker(play, config.recipe, start.source.sizes, instances=config.stage.instances)
+
+
+def recipe_changes(start: Start) -> list[str]:
+    """The recipe's fields that differ from those of the run that this one goes on from."""
+    config = start.design.config
+    if not is_run(config.init):
+        return []
+    before, now = start.source.recipe, config.recipe
+    return [
+        f"{field.name} {getattr(before, field.name)} -> {getattr(now, field.name)}"
+        for field in dataclasses.fields(now)
+        if getattr(before, field.name) != getattr(now, field.name)
+    ]
 
 
 class Ready(NamedTuple):
@@ -115,25 +136,31 @@ class Ready(NamedTuple):
     position: Position
 
 
-def make_ready(start: Start, checkpoints: Checkpoints, fingerprint: str, doing: Doing) -> Ready:
+def make_ready(
+    start: Start, checkpoints: Checkpoints, fingerprint: str, began: str | None, doing: Doing
+) -> Ready:
     """Loads or draws parameters, loads the frozen networks, restores the newest checkpoint.
 
     Args:
         fingerprint: of the data's plan.
+        began: model folder that an earlier part of the run began with.
 
     Raises:
         FileNotFoundError, ValueError: something does not fit.
     """
     design = start.design
     config = design.config
-    with doing("looking at the start"):
-        folder = start_folder(config.init)
-    shapes = {path: leaf.shape for path, leaf in design.parameters.items()}
-    stored = find_origins(folder, config.stage, shapes)
     newest = checkpoints.latest()
+    goes_on = newest is not None and began is not None and Path(began).is_dir()
+    with doing("looking at the start"):
+        folder = Path(str(began)) if goes_on else start_folder(config.init)
+    shapes = {path: leaf.shape for path, leaf in design.parameters.items()}
     wanted = design.parameter_shardings()
-    if newest is not None:  # what is trained comes from the checkpoint
+    if newest is None:
+        stored = find_origins(folder, start.source, config.stage, shapes)
+    else:  # what is trained comes from the checkpoint, all else as its first part found it
         wanted = {path: place for path, place in wanted.items() if path in design.fixed}
+        stored = stored_fixed(config.out, wanted)
     with doing("loading parameters"):
         dtype = design.precision.param_dtype
         values = first_parameters(

@@ -55,13 +55,13 @@ def first_state(context: StepContext, trainable: Parameters) -> TrainState:
     return TrainState(
         jnp.zeros((), jnp.int32),
         trainable,
-        context.optimizer.init(trainable),
+        context.optimizer.init(_wide(trainable)),
         None if context.average_decay is None else _wide(trainable),
     )
 
 
 def _wide(parameters: Parameters) -> Parameters:
-    """In f32: a slow average moves by less than bf16 can hold."""
+    """In f32: what bf16 cannot hold are a slow average's moves, a second moment, a norm's sum."""
     return {path: value.astype(jnp.float32) for path, value in parameters.items()}
 
 
@@ -99,11 +99,11 @@ def train_step(
 
 
 def _gradient(loss, trainable, batch, key, parts: int) -> tuple[Parameters, Metrics]:
-    """Gradient and metrics of the mean over all parts of a batch."""
+    """Gradient (f32) and metrics of the mean over all parts of a batch."""
     differentiate = jax.value_and_grad(loss, has_aux=True)
     if parts == 1:
         (_, metrics), gradient = differentiate(trainable, batch, Keys.split(key))
-        return gradient, metrics
+        return _wide(gradient), metrics
     # Sample i goes to part i mod parts, so that every device keeps its samples.
     cut = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), batch)
 
@@ -111,11 +111,12 @@ def _gradient(loss, trainable, batch, key, parts: int) -> tuple[Parameters, Metr
         piece, number = part
         keys = Keys.split(jax.random.fold_in(key, number))
         (_, metrics), gradient = differentiate(trainable, piece, keys)
-        return jax.tree.map(lambda x, y: x + y / parts, total, (gradient, metrics)), None
+        found = _wide(gradient), metrics
+        return jax.tree.map(lambda x, y: x + y / parts, total, found), None
 
     shapes = jax.eval_shape(
         lambda: differentiate(trainable, jax.tree.map(lambda x: x[0], cut), Keys.split(key))
     )
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shapes[1], shapes[0][1]))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), (shapes[1], shapes[0][1]))
     (gradient, metrics), _ = lax.scan(add, zeros, (cut, jnp.arange(parts)))
     return gradient, metrics

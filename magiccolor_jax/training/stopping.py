@@ -9,11 +9,18 @@ import jax
 from jax.experimental import multihost_utils
 
 
+class PreemptedError(BaseException):
+    """Asked to stop before there was anything to save."""
+
+
 class Stop:
-    """Whether somebody asked to stop after the current step."""
+    """Whether somebody asked to stop."""
 
     def __init__(self):
-        self._asked = False
+        self.asked = False
+        """Whether this process alone was asked; never true with several, which agree instead."""
+        self.saves = False
+        """Whether there is something to save: until then a signal breaks off at once."""
 
     @contextmanager
     def listening(self) -> Iterator["Stop"]:
@@ -21,12 +28,17 @@ class Stop:
 
         With several processes SIGTERM is left to JAX's preemption service, through which all of
         them learn of it.
+
+        Raises:
+            PreemptedError: a signal came while there was nothing to save.
         """
 
         def ask(number: int, frame: FrameType | None) -> None:
-            if self._asked and number == signal.SIGINT:
+            if not self.saves:
+                raise PreemptedError
+            if self.asked and number == signal.SIGINT:
                 raise KeyboardInterrupt
-            self._asked = True
+            self.asked = True
 
         alone = jax.process_count() == 1
         heard = (signal.SIGTERM, signal.SIGINT) if alone else ()
@@ -40,5 +52,5 @@ class Stop:
     def agreed(self, step: int) -> bool:
         """Whether all processes stop after this step; each asks at each step."""
         if jax.process_count() == 1:
-            return self._asked
+            return self.asked
         return multihost_utils.reached_preemption_sync_point(step)

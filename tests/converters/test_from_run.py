@@ -273,7 +273,7 @@ def begun(start):
     stage = Stage(name="both", origins=SD15, **fields)
     plan = plan_training(TrainConfig(out=start / "run", init=start / "model", stage=stage))
     shapes = {path: leaf.shape for path, leaf in plan.design.parameters.items()}
-    found = find_origins(start / "model", stage, shapes)
+    found = find_origins(start / "model", plan.source, stage, shapes)
     return plan, {path: found.get(path) for path in shapes}
 
 

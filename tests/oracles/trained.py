@@ -26,7 +26,7 @@ def write_run(config: TrainConfig, losses: dict[int, float]) -> dict[int, dict[s
     start = plan_training(config)
     design, folder = start.design, start_folder(config.init)
     shapes = {path: leaf.shape for path, leaf in design.parameters.items()}
-    origins = find_origins(folder, config.stage, shapes)
+    origins = find_origins(folder, start.source, config.stage, shapes)
     places, dtype = design.parameter_shardings(), design.precision.param_dtype
     values = first_parameters(shapes, origins, places, dtype, config.seed)
     fixed = {path: values[path] for path in design.fixed}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from magiccolor_jax.parallel.multihost import Share, share
+from magiccolor_jax.parallel.multihost import Distributed, Share, connect, find_cluster, share
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 20])
@@ -25,3 +25,37 @@ def test_without_text_jax_knows():
 def test_anything_else_is_refused(text):
     with pytest.raises(ValueError, match="process must be I/N"):
         share(text)
+
+
+STEP = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "n[1-4]", "SLURM_PROCID": "0"}
+MPI = {"OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:9", "OMPI_COMM_WORLD_SIZE": "2"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "cluster"),
+    [
+        ({}, None),
+        (STEP | {"SLURM_NTASKS": "4"}, "SLURM"),
+        (STEP | {"SLURM_NTASKS": "1"}, None),
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4"}, None),  # a batch script without srun
+        (MPI, "Open MPI"),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, None),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, None),  # a notebook in a cluster
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}, "Kubernetes"),
+        ({"JOB_COMPLETION_INDEX": "0"}, None),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, None),
+        ({"TPU_WORKER_HOSTNAMES": "t0,t1"}, "TPU pod by host names"),
+        ({"TPU_PROCESS_ADDRESSES": "t0:8476,t1:8476"}, "TPU pod"),
+        ({"MEGASCALE_COORDINATOR_ADDRESS": "t0"}, "TPU multislice"),
+    ],
+)
+def test_clusters_are_known_by_their_variables(environment, cluster):
+    assert find_cluster(environment) == cluster
+
+
+def test_a_cluster_that_cannot_be_read_is_told(monkeypatch):
+    for name, value in MPI.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("OMPI_MCA_orte_hnp_uri", "nonsense")
+    with pytest.raises(ValueError, match="Open MPI.* Give --distributed.coordinator HOST:PORT"):
+        connect(Distributed())

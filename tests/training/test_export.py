@@ -196,6 +196,6 @@ def test_stage_two_starts_from_the_run_of_stage_one(folder, tmp_path):
     assert model == first.out / "models" / "0000002" == export.start_folder(first.out)
     assert_same(parameters(model), values)
     shapes = {path: leaf.shape for path, leaf in start.design.parameters.items()}
-    found = find_origins(model, second.stage, shapes)
+    found = find_origins(model, start.source, second.stage, shapes)
     assert {path for path in shapes if not path.startswith("instance_guider")} <= set(found)
     assert found["instance_guider/conv_in/kernel"].file == model / "denoiser.safetensors"

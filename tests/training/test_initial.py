@@ -20,7 +20,7 @@ from magiccolor_jax.precision import Precision
 from magiccolor_jax.recipe import Recipe
 from magiccolor_jax.tensorfile import TensorFile, TensorFileWriter
 from magiccolor_jax.training.initial import (
-    GUIDERS_OWN,
+    LACKED,
     Stored,
     find_origins,
     first_parameters,
@@ -56,8 +56,9 @@ def sd15(tmp_path_factory):
 
 def origins_of(folder, stage, recipe=None):
     recipe = recipe or Recipe.paper()
-    sizes = model_config(folder, read_config(folder), recipe, stage)
-    return sizes, find_origins(folder, stage, model_shapes(sizes))
+    source = read_config(folder)
+    sizes = model_config(folder, source, recipe, stage)
+    return sizes, find_origins(folder, source, stage, model_shapes(sizes))
 
 
 def test_stable_diffusion_and_a_controlnet(sd15):
@@ -68,7 +69,7 @@ def test_stable_diffusion_and_a_controlnet(sd15):
     for path in shapes:
         network, key = path.split("/", 1)
         name = files.get(network, "controlnet_lineart")
-        if network == "instance_guider" and GUIDERS_OWN.fullmatch(key):
+        if network == "instance_guider" and LACKED[UNetConfig].fullmatch(key):
             assert path not in found
         else:
             assert found[path] == Stored(sd15 / f"init/{name}.safetensors", key)

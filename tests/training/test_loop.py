@@ -175,22 +175,37 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def two_processes(folder, out, *first):
+    """Exit codes of a run on two processes of four devices each.
+
+    Args:
+        first: more words for the first of them alone.
+    """
+    flags = "--xla_force_host_platform_device_count=4"
+    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+    words = ["--out", out, "--batch", "8", "--mesh", "2", "2", "2", "--port", str(free_port())]
+    command = [sys.executable, str(SCRIPT), str(folder), *words, "--process"]
+    pair = [
+        subprocess.Popen([*command, str(i), "2", *(first if i == 0 else ())], env=environment)
+        for i in range(2)
+    ]
+    return [process.wait(timeout=900) for process in pair]
+
+
 def test_one_device_eight_and_two_processes_train_alike(folder):
     meshes = {"one": (1, 1, 1), "data": (8, 1, 1), "fsdp": (1, 8, 1), "mixed": (2, 2, 2)}
     for name, mesh in meshes.items():
         in_process(folder, "--out", name, "--batch", 8, "--mesh", *mesh, devices=np.prod(mesh))
-    port, flags = free_port(), "--xla_force_host_platform_device_count=4"
-    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
-    words = ["--out", "two", "--batch", "8", "--mesh", "2", "2", "2", "--port", str(port)]
-    pair = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(folder), *words, "--process", str(i), "2"],
-            env=environment,
-        )
-        for i in range(2)
-    ]
-    assert [process.wait(timeout=900) for process in pair] == [DONE, DONE]
+    assert two_processes(folder, "two") == [DONE, DONE]
     expected = losses_of(folder / "one")
     assert len(expected) == 6
     for name in (*list(meshes)[1:], "two"):
         np.testing.assert_allclose(losses_of(folder / name), expected, rtol=1e-5)
+
+
+def test_a_signal_to_one_process_stops_all_of_them(folder):
+    assert two_processes(folder, "told", "--term-at", "2") == [PREEMPTED, PREEMPTED]
+    stopped = read_record(folder / "told")
+    assert stopped["state"] == "preempted" and 2 < stopped["step"] < 6
+    assert two_processes(folder, "told") == [DONE, DONE]
+    assert len(losses_of(folder / "told")) == 6

@@ -51,8 +51,11 @@ def test_averages_look_at_steps_late_but_at_all():
     averages = Averages()
     for step in range(1, 5):
         averages.add(step, {"loss": jnp.asarray(float(step))})
-    assert averages.last["loss"] == 2.0
     assert averages.take() == {"loss": 2.5} and averages.take() == {}
+    averages.add(5, {"loss": jnp.asarray(10.0)})
+    assert averages.take_loss() == 4.0  # of all five, whatever was reported in between
+    averages.add(6, {"loss": jnp.asarray(7.0)})
+    assert averages.take_loss() == 7.0
 
 
 @pytest.mark.parametrize("name", ["loss", "grad_norm"])
@@ -69,9 +72,9 @@ def test_the_clock_counts_steps_alone(monkeypatch):
     monkeypatch.setattr(time, "perf_counter", lambda: next(now))
     clock = Clock()  # begins at 0
     with clock.pause():  # from 1 to 10
-        clock.tick()
-    clock.tick()
-    assert clock.lap() == 1.0  # at 11: two steps in two seconds; begins again at 12
+        clock.tick(30.0)
+    clock.tick(10.0)
+    assert clock.lap() == (1.0, 20.0)  # at 11: two steps in two seconds; begins again at 12
     assert clock.lap() is None
 
 

@@ -1,0 +1,35 @@
+"""A trace of some steps, for TensorBoard's profiler."""
+
+from pathlib import Path
+
+import jax
+
+
+class Profile:
+    """Traces the steps of a window, or what a resumed run still has of it."""
+
+    def __init__(self, folder: Path, window: tuple[int, int] | None):
+        """Args:
+        folder: where the trace goes.
+        window: first and last step, 1 being a training's first; None: no trace.
+        """
+        self.folder, self.window = folder, window
+        self._tracing = False
+
+    def before(self, step: int) -> None:
+        """Begins or ends the trace; `step` is about to be launched."""
+        if self.window is None:
+            return
+        inside = self.window[0] <= step <= self.window[1]
+        if inside and not self._tracing:
+            jax.profiler.start_trace(str(self.folder))
+            self._tracing = True
+        elif not inside:
+            self.stop()
+
+    def stop(self) -> None:
+        """Writes what was traced so far."""
+        if self._tracing:
+            jax.effects_barrier()
+            jax.profiler.stop_trace()
+            self._tracing = False
