@@ -82,7 +82,8 @@ def test_a_dry_run_shows_and_allocates_nothing(tmp_path, capsys, mesh):
     for file in start.glob("*.safetensors"):
         file.unlink()
     words = ["debug", "--out", str(tmp_path / "out"), "--init", str(start), "--dry-run"]
-    assert main([*words, "--data.sources", str(pages), "--batch", "8", "--mesh", *mesh.split()]) == 0
+    words += ["--batch", "8"]
+    assert main([*words, "--data.sources", str(pages), "--mesh", *mesh.split()]) == 0
     shown = capsys.readouterr().out
     rows = {
         line.split("│")[1].strip(): line.split("│")[2:]
