@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -30,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Runs a command and returns its exit code."""
+    # NumPy's own threads would wait for cores that XLA keeps busy; Grain's share the work out.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if name in ("-h", "--help"):
         lines = [f"  {key:10} {command.summary}" for key, command in COMMANDS.items()]

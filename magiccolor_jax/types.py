@@ -88,6 +88,8 @@ class TrainingBatch(NamedTuple):
     """What the page shall look like, [-1, 1]."""
     counts: Bool[Any, "B K G G"]
     """Which patches of each reference belong to its instance."""
+    colors: Float[Any, "B K G G 3"]
+    """Mean colour of the instance in each patch, [-1, 1], as the target has it."""
 
 
 class TokenGrid(NamedTuple):

@@ -198,7 +198,8 @@ def batch(nets: Networks, cases: int, bucket: int) -> TrainingBatch:
         roi=floats(cases, bucket, 4),
         valid=kind(bool, bucket),
     )
-    return TrainingBatch(case, pictures(*page), kind(bool, bucket, *grid))
+    colors = floats(cases, bucket, *grid, 3)
+    return TrainingBatch(case, pictures(*page), kind(bool, bucket, *grid), colors)
 
 
 def floats(*shape: int) -> Any:

@@ -105,6 +105,7 @@ def assemble(
     denoiser_context = rows_of(nulls.denoiser, guided)
     of_reference = partial(rows_of, nulls.reference)
     reference, matching = _reference(model, encoders, batch, draws, recipe, guided, of_reference)
+    matching = _matched(matching, dropped)
     bank = None
     if recipe.reference_bank and reference is not None:
         keeps_all = guided and "bank" not in drops
@@ -200,6 +201,13 @@ def _reference(
     cases, side = batch.sketch.shape[0], features.match.shape[1]
     inside = instance_pixels(batch.instance_map, batch.canvas.shape[1] // side)
     return features, Matching(features.match[-cases:], inside=inside)
+
+
+def _matched(matching: Matching | None, dropped: Array | None) -> Matching | None:
+    """As in guidance, where `fixed` matching serves the conditional half alone."""
+    if matching is None or matching.inside is None or dropped is None:
+        return matching
+    return matching._replace(inside=matching.inside & ~dropped[:, None, None])
 
 
 def _bank(hidden: Array, recipe: Recipe) -> Array:

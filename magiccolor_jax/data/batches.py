@@ -61,12 +61,14 @@ def make_batch(
     bucket: int,
     seed: int,
     jitter: SketchJitter | None = None,
+    report: bool = True,
 ) -> Prepared:
     """Prepares one case, with its K instances padded to `bucket` (zeros, valid False).
 
     Args:
         seed: of the canvas' random mirror and the jitter; same case and seed, same arrays.
         jitter: of the sketch, in training; it changes nothing else.
+        report: log the notes; a training sees the same case many times.
 
     Raises:
         CaseError: the recipe needs masks that the case does not have, or finds one empty.
@@ -95,7 +97,7 @@ def make_batch(
     notes = _notes(inverted, canvas, valid, fit)
     if recipe.masks_on == "canvas" and case.sketch_masks:
         notes.append("this recipe takes no notice of sketch_masks/; --recipe paper does")
-    for note in notes:
+    for note in notes if report else ():
         logger.warning("%s: %s", case.path, note)
     if overlapping := overlapping_pixels(case.sketch_masks):  # the reader has warned of it
         notes.append(OVERLAP_TEXT.format(overlapping))

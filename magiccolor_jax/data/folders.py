@@ -10,7 +10,14 @@ import numpy as np
 from jaxtyping import UInt8
 
 from magiccolor_jax.data.cases import find_case_files, is_case_folder, read_case
-from magiccolor_jax.data.listing import contents, is_picture, pictures_in, some_names, walk
+from magiccolor_jax.data.listing import (
+    contents,
+    digest,
+    is_picture,
+    pictures_in,
+    some_names,
+    walk,
+)
 from magiccolor_jax.data.pictures import (
     CaseError,
     picture_size,
@@ -61,6 +68,10 @@ class FolderSource(abc.ABC):
     @abc.abstractmethod
     def __getitem__(self, index: int) -> Scene:
         """Reads and checks a scene."""
+
+    def fingerprint(self) -> str:
+        """Of the folders' names below the source's."""
+        return digest(folder.relative_to(self.path) for folder in self._folders)
 
     def __len__(self) -> int:
         return len(self._folders)

@@ -1,8 +1,9 @@
 """Listing folders: natural order, pictures by stem, and the folders that hold one scene each."""
 
+import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from magiccolor_jax.data.pictures import PICTURE_SUFFIXES, CaseError
@@ -15,6 +16,11 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
     """Sort key under which 2 comes before 10."""
     parts = re.split(r"([0-9]+)", name)
     return [int(p) if i % 2 else p.casefold() for i, p in enumerate(parts)], name
+
+
+def digest(names: Iterable[object]) -> str:
+    """Hash of names in their order."""
+    return hashlib.sha256("\n".join(map(str, names)).encode()).hexdigest()[:16]
 
 
 def some_names(names: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 The position is the number of the step alone: a training goes on at a step by reading from there.
 """
 
+import functools
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,9 @@ from magiccolor_jax.data.scenes import Source
 from magiccolor_jax.types import TrainingBatch
 
 logger = logging.getLogger(__name__)
+
+SAMPLES = 2
+"""Begins the seeds of samples: the plan's begin otherwise (plan.py)."""
 
 ATTEMPTS = 8
 """Scenes that are tried for one row; a source with more bad ones in a row wants mending."""
@@ -57,22 +61,32 @@ class Sampling(NamedTuple):
     seed: int
 
     def __call__(self, draw: Draw) -> TrainingBatch:
-        """The sample of a draw; a scene that cannot be used is replaced by another of its shape.
+        """The sample of a draw; a scene that cannot be used is replaced by another, of its shape
+        while there is one.
 
         Raises:
             CaseError: too many in a row cannot be used.
         """
-        scene = draw.scene
+        tried, shape = [draw.scene], self.plan.scene_shapes[draw.scene]
         for attempt in range(ATTEMPTS):
-            rng = np.random.default_rng([self.seed, draw.position, attempt])
+            rng = np.random.default_rng([SAMPLES, self.seed, draw.position, attempt])
             try:
-                return self.maker(self.source[scene], rng)
+                return self.maker(self.source[tried[-1]], rng, shape)
             except CaseError as error:
-                if attempt == ATTEMPTS - 1:
+                others = np.setdiff1d(self.plan.alike(draw.scene), tried)
+                if not others.size:
+                    others = np.setdiff1d(np.arange(len(self.source)), tried)
+                if attempt == ATTEMPTS - 1 or not others.size:
                     raise
-                logger.warning("%s (another scene takes its place)", error)
-                scene = int(rng.choice(self.plan.alike(scene)))
+                _warn_once(str(error))
+                tried.append(int(rng.choice(others)))
         raise AssertionError("the last attempt returns or raises")
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    """A scene comes back in every epoch."""
+    logger.warning("%s (another scene takes its place)", text)
 
 
 def batches(

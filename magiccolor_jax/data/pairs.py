@@ -1,16 +1,15 @@
 """Pictures that show a sketch and its colours side by side, as Kaggle's anime sketch pairs do."""
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import UInt8
 
 from magiccolor_jax.data.folders import whole
-from magiccolor_jax.data.listing import contents, pictures_below
+from magiccolor_jax.data.listing import contents, digest, pictures_below
 from magiccolor_jax.data.pictures import CaseError, picture_size, read_picture
 from magiccolor_jax.data.scenes import Outline, Scene
-
-SIDES = ("left", "right", "auto")
 
 ALIKE = 1.0
 """Halves whose mean chroma (0..255) differs by less could be either's; JPEG's noise is below."""
@@ -21,21 +20,17 @@ class SidePairs:
 
     LAYOUT = "pictures of which one half is a sketch and the other its colours"
 
-    def __init__(self, path: str | Path, *, sketch: str = "auto"):
-        """Lists the pictures, in natural order.
+    sketch: ClassVar[str] = "auto"
+    """Which half is the sketch: `left`, `right`, or `auto`, in each picture the one of less chroma.
+    """
 
-        Args:
-            sketch: which half is the sketch; `auto`: in each picture the half of less chroma.
+    def __init__(self, path: str | Path):
+        """Lists the pictures, in natural order.
 
         Raises:
             CaseError: there are none.
-            ValueError: another word for `sketch`.
         """
-        if sketch not in SIDES:
-            raise ValueError(
-                f"SidePairs.sketch: expected one of {', '.join(SIDES)}, got {sketch!r}"
-            )
-        self.path, self.sketch = Path(path), sketch
+        self.path = Path(path)
         self._files = pictures_below(self.path)
         if not self._files:
             raise CaseError(
@@ -50,7 +45,11 @@ class SidePairs:
         return len(self._files)
 
     def __repr__(self) -> str:
-        return f"SidePairs({self.path}, sketch={self.sketch!r}: {len(self)} scenes)"
+        return f"{type(self).__name__}({self.path}: {len(self)} scenes)"
+
+    def fingerprint(self) -> str:
+        """Of the files' names below the source's."""
+        return digest([self.sketch, *(file.relative_to(self.path) for file in self._files)])
 
     def outline(self, index: int) -> Outline:
         """Size of one half; raises CaseError where the picture cannot be halved."""
@@ -78,6 +77,18 @@ class SidePairs:
         )
 
 
+class LeftPairs(SidePairs):
+    """Pairs whose sketch is the left half."""
+
+    sketch = "left"
+
+
+class RightPairs(SidePairs):
+    """Pairs whose sketch is the right half."""
+
+    sketch = "right"
+
+
 def _check_even(path: Path, width: int) -> None:
     """Raises CaseError unless a picture has two halves."""
     if width % 2:
@@ -103,6 +114,6 @@ def _paler(path: Path, left: UInt8[np.ndarray, "H W 3"], right: UInt8[np.ndarray
             "the sketch is the half of less chroma",
             expected=f"halves whose mean chroma differs by {ALIKE} or more",
             got=f"{chroma[0]:.2f} at the left and {chroma[1]:.2f} at the right",
-            fix="say which half it is (sketch: left or right), or remove the picture",
+            fix="say which half it is (pairs-left:FOLDER or pairs-right:FOLDER), or remove it",
         )
     return "left" if chroma[0] < chroma[1] else "right"

@@ -13,8 +13,9 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import cv2
 import numpy as np
-from jaxtyping import Bool, Complex64, Float32, UInt8
+from jaxtyping import Bool, Complex64, Float32, Float64, UInt8
 
 from magiccolor_jax.data.checks import check_range
 from magiccolor_jax.data.transforms import Mask, Picture
@@ -36,6 +37,8 @@ LAB_OF_ROOTS = np.array(
     ]
 )
 """Cube roots of the cone responses -> L, a, b (Ottosson's M2)."""
+
+ROOTS_OF_LAB, RGB_OF_LMS = np.linalg.inv(LAB_OF_ROOTS), np.linalg.inv(LMS_OF_RGB)
 
 GAMUT_TOLERANCE = 1e-4
 """By how much a linear channel may leave [0, 1]: less than half a level of 255."""
@@ -168,7 +171,7 @@ def recolour(picture: Picture, mask: Mask, recolouring: Recolouring) -> Picture:
 
 def srgb_to_oklab(pixels: UInt8[np.ndarray, "n 3"]) -> Float32[np.ndarray, "n 3"]:
     """sRGB, 0..255 -> L, a, b."""
-    return np.cbrt(_LINEAR[pixels] @ _f32(LMS_OF_RGB.T)) @ _f32(LAB_OF_ROOTS.T)
+    return _apply(LAB_OF_ROOTS, np.cbrt(_apply(LMS_OF_RGB, _LINEAR[pixels])))
 
 
 def oklab_to_srgb(lab: Float32[np.ndarray, "n 3"]) -> UInt8[np.ndarray, "n 3"]:
@@ -184,6 +187,14 @@ def oklab_to_srgb(lab: Float32[np.ndarray, "n 3"]) -> UInt8[np.ndarray, "n 3"]:
     curve = np.float32(1.055) * linear ** np.float32(1 / 2.4) - np.float32(0.055)
     encoded = np.where(linear <= 0.0031308, np.float32(12.92) * linear, curve)
     return np.rint(encoded * 255).astype(np.uint8)
+
+
+def _apply(
+    matrix: Float64[np.ndarray, "3 3"], colors: Float32[np.ndarray, "n 3"]
+) -> Float32[np.ndarray, "n 3"]:
+    """The matrix times each colour. Not `@`: for tall and thin arrays BLAS wakes all its threads,
+    which wait for cores that are busy with the training."""
+    return cv2.transform(colors[:, None], matrix)[:, 0] if len(colors) else colors
 
 
 def _f32(values: np.ndarray) -> Float32[np.ndarray, "*s"]:
@@ -202,8 +213,7 @@ _LINEAR = _linear_table()
 
 def _linear_srgb(lab: Float32[np.ndarray, "n 3"]) -> Float32[np.ndarray, "n 3"]:
     """L, a, b -> linear sRGB, outside of [0, 1] where the colour is outside of the gamut."""
-    roots = lab @ _f32(np.linalg.inv(LAB_OF_ROOTS).T)
-    return roots**3 @ _f32(np.linalg.inv(LMS_OF_RGB).T)
+    return _apply(RGB_OF_LMS, _apply(ROOTS_OF_LAB, lab) ** 3)
 
 
 def _fits(linear: Float32[np.ndarray, "n 3"]) -> Bool[np.ndarray, "n"]:

@@ -20,6 +20,9 @@ MAX_PIXELS = 64_000_000
 LIGHT = 128
 """Lines of which no pixel is darker than this on white would hardly be seen there."""
 
+FEW = 0.05
+"""Share of the painted pixels that do not decide, for they are stray."""
+
 DECODER_ERRORS = (
     OSError,
     SyntaxError,
@@ -78,7 +81,8 @@ def read_sketch(path: Path) -> UInt8[np.ndarray, "H W 3"]:
     if image.mode == "RGB":
         return np.asarray(image)
     on_white = _lay_on(image, "white")
-    light = np.asarray(on_white.convert("L")).min() >= LIGHT
+    painted = np.asarray(image.convert("L"))[np.asarray(image.getchannel("A")) > 127]
+    light = painted.size > 0 and np.quantile(painted, FEW) >= LIGHT
     return np.asarray(_lay_on(image, "black") if light else on_white)
 
 

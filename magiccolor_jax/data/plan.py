@@ -14,6 +14,9 @@ from jaxtyping import Int
 
 from magiccolor_jax.data.samples import Shape
 
+PLANS = 1
+"""Begins the seeds of plans: those of samples begin otherwise (loader.py)."""
+
 
 class Draw(NamedTuple):
     """One row of a batch."""
@@ -43,17 +46,13 @@ class Plan:
         if not shapes:
             raise ValueError("plan: a training needs at least one scene, got none")
         self.batch, self.seed = batch, seed
+        self.scene_shapes = list(shapes)
         self._names = sorted(set(shapes))
         number = {name: index for index, name in enumerate(self._names)}
         self._kinds = np.array([number[shape] for shape in shapes])
         self._groups = [np.flatnonzero(self._kinds == kind) for kind in range(len(self._names))]
         self.epoch = -(-len(shapes) // batch)
         self._orders: dict[int, np.ndarray] = {}
-
-    @property
-    def scene_shapes(self) -> list[Shape]:
-        """Of each scene."""
-        return [self._names[kind] for kind in self._kinds]
 
     def fingerprint(self) -> str:
         """Tells plans apart: other scenes, shapes, batch size or seed."""
@@ -81,7 +80,7 @@ class Plan:
         return self._groups[self._kinds[scene]]
 
     def _order(self, epoch: int) -> Int[np.ndarray, "n batch"]:
-        rng = np.random.default_rng([self.seed, epoch])
+        rng = np.random.default_rng([PLANS, self.seed, epoch])
         ends = np.cumsum([len(group) for group in self._groups]) / len(self._kinds) * self.epoch
         # Systematic sampling: each shape's expected number of batches is exact, their sum fixed.
         counts = np.diff(np.floor(ends + rng.random()), prepend=0).astype(int).tolist()

@@ -8,15 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+import cv2
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float32, UInt8
 
 from magiccolor_jax.data.batches import bucket_of, make_batch
 from magiccolor_jax.data.checks import check_range
 from magiccolor_jax.data.palette import PalettePlay, draw_recolouring, recolour
 from magiccolor_jax.data.pictures import CaseError
 from magiccolor_jax.data.scenes import Outline, Scene, View
-from magiccolor_jax.data.selfplay import SelfPlay, make_reference
+from magiccolor_jax.data.selfplay import Played, SelfPlay, play
 from magiccolor_jax.data.sketches import SketchJitter
 from magiccolor_jax.data.transforms import (
     WHITE,
@@ -37,6 +38,10 @@ WORKING_SIDE = 1.5
 
 INK, PAPER = 0, 255
 
+PALE, GREY = 120, 8
+"""Level above which all channels of a mixture with white lie, and the spread of channels up to
+which a pixel is grey."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Play:
@@ -55,7 +60,9 @@ class Play:
     absent: float = 0.05
     """Probability that an instance is left out: the page shows it, no reference tells of it."""
     selfplay: SelfPlay = field(default_factory=SelfPlay)
-    """How references are changed."""
+    """How references that are cut from the page are changed."""
+    views_play: SelfPlay = field(default_factory=SelfPlay)
+    """How references that are other pictures are changed."""
     palette: PalettePlay = field(default_factory=PalettePlay)
     """How instances are recoloured, together with their references."""
     sketch: SketchJitter = field(default_factory=SketchJitter)
@@ -72,10 +79,10 @@ class Play:
             )
 
     def calm(self) -> "Play":
-        """For measuring: true colours, whole sketches, another picture where there is one; what is
-        cut from the page itself is still played with, or it would show the answer."""
+        """For measuring: true colours, whole sketches, another picture as it is where there is one;
+        what is cut from the page itself is still played with, or it would show the answer."""
         off = Play.off()
-        fields = ("flip", "gamma", "views", "absent", "palette", "sketch")
+        fields = ("flip", "gamma", "views", "views_play", "absent", "palette", "sketch")
         return replace(self, **{name: getattr(off, name) for name in fields})
 
     @classmethod
@@ -87,6 +94,7 @@ class Play:
             views=1.0,
             absent=0.0,
             selfplay=SelfPlay.off(),
+            views_play=SelfPlay.off(),
             palette=PalettePlay(probability=0.0),
             sketch=SketchJitter.off(),
         )
@@ -116,24 +124,37 @@ class Maker:
         page = fit_page(size, self.recipe, self.sizes).bucket
         return Shape(page, bucket_of(min(outline.instances, self.instances)))
 
-    def __call__(self, scene: Scene, rng: np.random.Generator) -> TrainingBatch:
+    def __call__(
+        self, scene: Scene, rng: np.random.Generator, shape: Shape | None = None
+    ) -> TrainingBatch:
         """A batch of one.
 
+        Args:
+            shape: that the sample must have; default the scene's own.
+
         Raises:
-            CaseError: no instance of the scene can be seen.
+            CaseError: no instance of the scene can be seen, or a view shows none.
         """
         height, width = scene.target.shape[:2]
-        bucket = self.shape_of(Outline(height, width, len(scene.masks))).instances
-        scene = _shrink(_mirrored(scene) if rng.random() < self.play.flip else scene, self.sizes)
+        own = self.shape_of(Outline(height, width, len(scene.masks)))
+        if shape is not None and shape.page != own.page:
+            scene = _widened(scene, shape.page)
+        bucket = (shape or own).instances
+        mirrored = rng.random() < self.play.flip
+        scene = _shrink(scene, self.sizes)
+        scene = _mirrored(scene) if mirrored else scene
         lines = self._lines(scene)
-        chosen = self._choose(scene, rng)
-        target, views = self._recolour(scene.target, chosen, rng)
+        chosen = self._choose(scene, min(bucket, self.instances), rng)
+        target, views = self._recolour(scene, chosen, rng)
         levels = _gamma_table(rng.uniform(*self.play.gamma))
         target = levels[target]
-        references = []
+        played = []
         for (mask, _), view in zip(chosen, views, strict=True):
-            shown = (target, mask) if view is None else (levels[view.picture], view.mask)
-            references.append(make_reference(*shown, self.play.selfplay, rng))
+            if view is None:
+                played.append(play(target, mask, self.play.selfplay, rng, disguise=True))
+            else:
+                played.append(play(levels[view.picture], view.mask, self.play.views_play, rng))
+        references = [each.reference for each in played]
         case = Case(
             name=scene.name,
             path=scene.path,
@@ -147,10 +168,11 @@ class Maker:
         seed = int(rng.integers(2**32))
         jitter = None if self.play.sketch == SketchJitter.off() else self.play.sketch
         prepared = make_batch(
-            case, self.recipe, self.sizes, bucket=bucket, seed=seed, jitter=jitter
+            case, self.recipe, self.sizes, bucket=bucket, seed=seed, jitter=jitter, report=False
         )
         truth = to_signed(place(target, prepared.fit, WHITE))
-        return TrainingBatch(prepared.batch, truth[None], self._counts(case, bucket)[None])
+        found = prepared.batch, truth[None], *self._patches(played, bucket)
+        return TrainingBatch(*found)
 
     def _lines(self, scene: Scene) -> Picture:
         """The page's line art, of its original colours: an extractor must not see the new ones."""
@@ -159,13 +181,17 @@ class Maker:
         name = "xdog" if self.play.lines == "stored" else self.play.lines
         return np.repeat(EXTRACTORS[name](scene.target)[..., None], 3, axis=-1)
 
-    def _choose(self, scene: Scene, rng: np.random.Generator) -> list[tuple[Mask, View | None]]:
-        """Masks, of owned pixels alone, and views of the instances that the sample tells of."""
+    def _choose(
+        self, scene: Scene, most: int, rng: np.random.Generator
+    ) -> list[tuple[Mask, View | None]]:
+        """Masks, of owned pixels alone, and views of the instances that the sample tells of.
+
+        Args:
+            most: instances.
+        """
         owned = _owned(scene.masks)
         if self.instances == 1:
-            views = [view for views in scene.views for view in views] if len(owned) == 1 else []
-            together = np.any(owned, axis=0)
-            owned, pool = [together], [views]
+            owned, pool = [np.any(owned, axis=0)], [_shared_views(scene.views)]
         else:
             pool = [list(views) for views in scene.views]
         seen = [i for i, mask in enumerate(owned) if mask.any()]
@@ -173,46 +199,58 @@ class Maker:
             raise CaseError(
                 scene.path,
                 "a training page shows at least one instance",
-                expected="a mask that marks a pixel which no later mask covers",
-                got=f"{len(scene.masks)} masks without any",
-                fix="mend the masks or leave the scene out",
+                expected=f"a mask with a value above {WHITE // 2} where no later mask has one",
+                got=f"masks whose largest values are {[int(m.max()) for m in scene.masks]}",
+                fix="export masks as 0 and 255, mend them, or leave the scene out",
             )
         kept = [i for i in seen if rng.random() >= self.play.absent] or [seen[0]]
-        most = min(self.instances, len(kept))
-        picks = sorted(rng.choice(len(kept), most, replace=False))
+        picks = sorted(rng.choice(len(kept), min(most, len(kept)), replace=False))
         chosen = []
         for index in (kept[i] for i in picks):
             views = pool[index]
             takes = views and rng.random() < self.play.views
             view = views[int(rng.integers(len(views)))] if takes else None
+            if view is not None:
+                _check_view(scene, index, view)
             chosen.append((np.where(owned[index], np.uint8(255), np.uint8(0)), view))
         return chosen
 
     def _recolour(
         self,
-        target: Picture,
+        scene: Scene,
         chosen: Sequence[tuple[Mask, View | None]],
         rng: np.random.Generator,
     ) -> tuple[Picture, list[View | None]]:
         """Each instance in new colours, on the page and in its view alike."""
-        views = []
+        target, views = scene.target, []
+        fringe = _fringe(scene) if self.play.palette.probability else None
         for mask, view in chosen:
             recolouring = draw_recolouring(target[mask > 0], self.play.palette, rng)
-            target = recolour(target, mask, recolouring)
+            around = mask if fringe is None else np.where(fringe & _grown(mask), 255, mask)
+            target = recolour(target, around.astype(np.uint8), recolouring)
             if view is not None:
                 view = View(recolour(view.picture, view.mask, recolouring), view.mask)
             views.append(view)
         return target, views
 
-    def _counts(self, case: Case, bucket: int) -> Bool[np.ndarray, "K G G"]:
-        """Which DINOv2 patches of each reference are mostly of its instance."""
+    def _patches(
+        self, played: Sequence[Played], bucket: int
+    ) -> tuple[Bool[np.ndarray, "1 K G G"], Float32[np.ndarray, "1 K G G 3"]]:
+        """Which DINOv2 patches of each reference are mostly of its instance, and the instance's own
+        mean colour there, [-1, 1]: without the white around it, and as the page has it."""
         sizes, grid = self.sizes, self.sizes.grid
-        counts = np.zeros((bucket, grid, grid), bool)
-        for index, mask in enumerate(case.reference_masks):
+        counts = np.zeros((1, bucket, grid, grid), bool)
+        colors = np.zeros((*counts.shape, 3), np.float32)
+        cut = (grid, sizes.patch, grid, sizes.patch)
+        for index, ((_, mask), truth) in enumerate(played):
             fit = fit_inside(mask.shape, (sizes.reference, sizes.reference))
-            patches = place(mask, fit, 0).reshape(grid, sizes.patch, grid, sizes.patch)
-            counts[index] = patches.mean(axis=(1, 3)) > WHITE / 2
-        return counts
+            share = place(mask, fit, 0).reshape(*cut, 1) / np.float32(WHITE)
+            shown = to_signed(place(truth, fit, WHITE)).reshape(*cut, 3)
+            area = share.sum(axis=(1, 3))
+            # White is 1, and what is not the instance's share of a pixel is white.
+            colors[0, index] = (shown - (1 - share)).sum(axis=(1, 3)) / np.maximum(area, 1)
+            counts[0, index] = area[..., 0] > sizes.patch**2 / 2
+        return counts, colors
 
 
 def join(samples: Sequence[TrainingBatch]) -> TrainingBatch:
@@ -222,7 +260,59 @@ def join(samples: Sequence[TrainingBatch]) -> TrainingBatch:
         case,
         np.concatenate([s.target for s in samples]),
         np.concatenate([s.counts for s in samples]),
+        np.concatenate([s.colors for s in samples]),
     )
+
+
+def _shared_views(views: Sequence[Sequence[View]]) -> list[View]:
+    """Pictures that show all instances, each with the masks of all of them."""
+    shared = []
+    for (picture, mask), *others in zip(*views, strict=False):
+        if all(np.array_equal(picture, other.picture) for other in others):
+            masks = [mask, *(other.mask for other in others)]
+            shared.append(View(picture, np.max(masks, axis=0)))
+    return shared
+
+
+def _check_view(scene: Scene, index: int, view: View) -> None:
+    """Raises CaseError where a view shows nothing of its instance."""
+    if (view.mask <= WHITE / 2).all():
+        raise CaseError(
+            scene.path,
+            "another picture of an instance shows it",
+            expected=f"a reference mask (or alpha) with values above {WHITE // 2}",
+            got=f"at most {int(view.mask.max())} for instance {index + 1}",
+            fix="export masks as 0 and 255, mend them, or leave the scene out",
+        )
+
+
+def _widened(scene: Scene, page: tuple[int, int]) -> Scene:
+    """A scene on white, in the proportions of a page, below and at the right of nothing."""
+    height, width = scene.target.shape[:2]
+    wide = max(width, round(height * page[1] / page[0]))
+    high = max(height, round(wide * page[0] / page[1]))
+    rim = (0, high - height), (0, wide - width)
+
+    def white(picture: Picture) -> UInt8[np.ndarray, "h w 3"]:
+        return np.pad(picture, (*rim, (0, 0)), constant_values=WHITE)
+
+    return scene._replace(
+        target=white(scene.target),
+        lines=None if scene.lines is None else white(scene.lines),
+        masks=tuple(np.pad(mask, rim) for mask in scene.masks),
+    )
+
+
+def _fringe(scene: Scene) -> Bool[np.ndarray, "H W"]:
+    """Pale coloured pixels that no mask marks: what an instance's edge mixed with white left."""
+    nobody = ~np.any([mask > WHITE / 2 for mask in scene.masks], axis=0)
+    least, most = scene.target.min(axis=2), scene.target.max(axis=2)
+    return nobody & (least > PALE) & (most - least > GREY)
+
+
+def _grown(mask: Mask) -> Bool[np.ndarray, "H W"]:
+    """A mask and the pixels at its edge."""
+    return cv2.dilate(mask, np.ones((5, 5), np.uint8)) > 0
 
 
 def _working_size(shape: tuple[int, int], sizes: Sizes) -> tuple[int, int]:

@@ -53,6 +53,11 @@ class Source(Protocol):
         """Size and number of instances."""
         ...
 
+    def fingerprint(self) -> str:
+        """Tells sources apart that hold other scenes, or the same in another order; wherever their
+        folder stands."""
+        ...
+
     def __getitem__(self, index: int) -> Scene:
         """Reads and checks a scene.
 

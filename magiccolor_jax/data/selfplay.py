@@ -7,7 +7,7 @@ arXiv:2501.08332). Every transformation is a function (reference, rng, strength.
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -29,6 +29,9 @@ MOST_BEND = 0.05
 LONGEST = 3.0
 """Largest ratio of the two sides of what is occluded."""
 
+CROPS = 8
+"""Windows that are tried."""
+
 
 class Reference(NamedTuple):
     """A picture of an instance on white; at least one pixel counts."""
@@ -43,6 +46,10 @@ class Reference(NamedTuple):
 class SelfPlay:
     """How far a reference departs from its instance: each change's probability and strength."""
 
+    crop: float = 0.3
+    """Probability that only a part of the instance's box is shown."""
+    window: tuple[float, float] = (0.6, 1.0)
+    """Range of that part's sides, as shares of the box's."""
     flip: float = 0.5
     """Probability of mirroring left and right."""
     rotate: float = 0.5
@@ -63,20 +70,24 @@ class SelfPlay:
     """Largest share of the instance's pixels that is hidden; below 1."""
     margin: float = 0.05
     """White around the instance's box, as a share of the box's longer side."""
+    shuffle: float = 0.5
+    """Probability of cutting the reference into patches and permuting them."""
+    patches: tuple[int, int] = (2, 8)
+    """Range of the number of patches along one side, ends included."""
     jitter: float = 0.5
     """Probability of another brightness and contrast."""
     brightness: float = 0.08
     """Largest shift of brightness, as a share of the whole range."""
     contrast: float = 0.15
     """Largest change of contrast: its factor is within 1 -+ this."""
-    shuffle: float = 0.5
-    """Probability of cutting the reference into patches and permuting them."""
-    patches: tuple[int, int] = (2, 8)
-    """Range of the number of patches along one side, ends included."""
 
     def __post_init__(self):
-        for name in ("flip", "rotate", "rescale", "warp", "occlude", "jitter", "shuffle"):
+        names = ("crop", "flip", "rotate", "rescale", "warp", "occlude", "jitter", "shuffle")
+        for name in names:
             check_range(f"SelfPlay.{name}", getattr(self, name), 0, 1)
+        if not all(isinstance(end, int) for end in self.patches):
+            raise ValueError(f"SelfPlay.patches: expected whole numbers, got {self.patches}")
+        check_range("SelfPlay.window", self.window, 0.1, 1)
         check_range("SelfPlay.degrees", self.degrees, -180, 180)
         check_range("SelfPlay.factor", self.factor, 0.01, 100)
         check_range("SelfPlay.bend", self.bend, 0, MOST_BEND)
@@ -90,6 +101,7 @@ class SelfPlay:
     def off(cls) -> "SelfPlay":
         """The instance's own box, unchanged."""
         return cls(
+            crop=0.0,
             flip=0.0,
             rotate=0.0,
             rescale=0.0,
@@ -104,10 +116,36 @@ class SelfPlay:
 def make_reference(
     picture: Picture, mask: Mask, config: SelfPlay, rng: np.random.Generator
 ) -> Reference:
+    """Cuts an instance out and plays with it: `play`, of which it takes and raises the same."""
+    return play(picture, mask, config, rng).reference
+
+
+class Played(NamedTuple):
+    """A reference, and what it would be in true colours."""
+
+    reference: Reference
+    truth: UInt8[np.ndarray, "h w 3"]
+    """Before the jitter of brightness and contrast."""
+
+
+DISGUISES = (2, 4, 7)
+"""The steps of `play` after which a picture cannot be copied pixel by pixel."""
+
+
+def play(
+    picture: Picture,
+    mask: Mask,
+    config: SelfPlay,
+    rng: np.random.Generator,
+    *,
+    disguise: bool = False,
+) -> Played:
     """Cuts an instance out and plays with it, in the order of the fields of `SelfPlay`.
 
     Args:
         mask: of the instance, 0..255; counts where it is above 127.
+        disguise: turn, bend or shuffle in any case, by one of those that are not switched off: the
+            picture is the answer's own.
 
     Raises:
         ValueError: no pixel of the mask counts.
@@ -118,20 +156,46 @@ def make_reference(
             "make_reference: an instance has a pixel: expected a mask with values above "
             f"{MASK_MIDDLE}, got at most {mask.max(initial=0)}; leave such instances out"
         )
-    steps = [
+    steps: list[tuple[float, Any, tuple[Any, ...]]] = [
+        (config.crop, crop, (config.window,)),
         (config.flip, flip, ()),
         (config.rotate, rotate, (config.degrees,)),
         (config.rescale, rescale, (config.factor,)),
         (config.warp, warp, (config.bend,)),
         (config.occlude, occlude, (config.hidden,)),
         (1.0, frame, (config.margin,)),
-        (config.jitter, jitter, (config.brightness, config.contrast)),
         (config.shuffle, shuffle, (config.patches,)),
     ]
+    happens = [rng.random() < probability for probability, _, _ in steps]
+    able = [number for number in DISGUISES if steps[number][0] > 0]
+    if disguise and able and not any(happens[number] for number in able):
+        happens[int(rng.choice(able))] = True
     reference = _trim(_paint(picture, mask))
-    for probability, change, strength in steps:
-        if rng.random() < probability:
+    for yes, (_, change, strength) in zip(happens, steps, strict=True):
+        if yes:
             reference = change(reference, rng, *strength)
+    truth = reference.picture
+    if rng.random() < config.jitter:
+        reference = jitter(reference, rng, config.brightness, config.contrast)
+    return Played(reference, truth)
+
+
+def crop(reference: Reference, rng: np.random.Generator, window: tuple[float, float]) -> Reference:
+    """A window of the picture that holds at least half of the mask; all of it where none is found.
+
+    Args:
+        window: range of its sides, as shares of the picture's.
+    """
+    whole = np.count_nonzero(reference.mask)
+    for _ in range(CROPS):
+        sides = [max(1, round(side * rng.uniform(*window))) for side in reference.mask.shape]
+        top, left = (
+            int(rng.integers(whole - part + 1))
+            for whole, part in zip(reference.mask.shape, sides, strict=True)
+        )
+        at = slice(top, top + sides[0]), slice(left, left + sides[1])
+        if 2 * np.count_nonzero(reference.mask[at]) >= whole:
+            return _trim(Reference(reference.picture[at], reference.mask[at]))
     return reference
 
 
@@ -170,7 +234,7 @@ def rescale(
     """Another resolution, at the same proportions.
 
     Args:
-        factor: range of the factor on both sides; each factor and its inverse are as likely.
+        factor: range of the factor on both sides; its logarithm is uniform.
     """
     scale = math.exp(rng.uniform(*np.log(factor)))
     height, width = (max(1, round(side * scale)) for side in reference.mask.shape)
@@ -253,6 +317,8 @@ def shuffle(reference: Reference, rng: np.random.Generator, patches: tuple[int, 
     n = int(rng.integers(patches[0], patches[1], endpoint=True))
     rows, columns = (-side % n for side in reference.mask.shape)
     order = rng.permutation(n * n)
+    while n > 1 and (order == np.arange(n * n)).all():  # one in 24 where n is 2
+        order = rng.permutation(n * n)
 
     def shuffled(array: np.ndarray) -> np.ndarray:
         height, width = array.shape[0] // n, array.shape[1] // n

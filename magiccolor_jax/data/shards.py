@@ -7,6 +7,7 @@ NNNNN-of-MMMMM.outlines.npy     [1 + N, 4] int64, so that planning decodes nothi
 """
 
 import bisect
+import errno
 import itertools
 import os
 import re
@@ -19,7 +20,7 @@ import numpy as np
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 from jaxtyping import Int64
 
-from magiccolor_jax.data.listing import contents, walk
+from magiccolor_jax.data.listing import contents, digest, walk
 from magiccolor_jax.data.pictures import CaseError
 from magiccolor_jax.data.records import Provenance, Record, decode_record, encode_record
 from magiccolor_jax.data.scenes import Outline, Scene
@@ -33,6 +34,13 @@ WRITING = "group_size:1,uncompressed"
 
 READING = "readahead_buffer_size:0,max_parallelism:0"
 """Nothing but the record that is asked for, in the thread that asks."""
+
+
+VERSION = 1
+"""Of the sidecar and of the records' schema."""
+
+OPEN_SHARDS = 64
+"""Most that a process keeps open: systems allow a thousand files or so."""
 
 
 class _Shard(NamedTuple):
@@ -91,8 +99,9 @@ def _write_shard(folder: Path, name: str, scenes: Iterator[tuple[Scene, Provenan
             _call(path, writer.write, data)
             rows.append((*scene.target.shape[:2], len(scene.masks), zlib.crc32(data)))
         _call(path, writer.close)
+    table = [(VERSION, path.stat().st_size, len(rows), 0), *rows]
     with atomic_file(folder / (name + SIDECAR)) as temporary, temporary.open("wb") as file:
-        np.save(file, np.array(rows, np.int64), allow_pickle=False)
+        np.save(file, np.array(table, np.int64), allow_pickle=False)
 
 
 def _call(path: Path, function: Any, *args: Any) -> Any:
@@ -137,6 +146,10 @@ class Records:
         sizes = [len(shard.outlines) for shard in self._shards]
         self._starts = list(itertools.accumulate(sizes, initial=0))
         self._readers: dict[tuple[int, int], Any] = {}
+
+    def fingerprint(self) -> str:
+        """Of the records' checksums."""
+        return digest(row for shard in self._shards for row in shard.outlines.tolist())
 
     @staticmethod
     def marks(folder: Path, entries: Sequence[Path]) -> bool:
@@ -193,10 +206,14 @@ class Records:
         """This process' reader of a shard. It is found by the process' id rather than kept under a
         lock, which a fork could leave locked; two threads may open it at once, and one is kept."""
         key = (os.getpid(), shard)
-        if key not in self._readers:
+        reader = self._readers.get(key)
+        if reader is None:
             path = str(self._shards[shard].path)
-            self._readers.setdefault(key, array_record_module.ArrayRecordReader(path, READING))
-        return self._readers[key]
+            reader = array_record_module.ArrayRecordReader(path, READING)
+            reader = self._readers.setdefault(key, reader)
+            for oldest in list(self._readers)[:-OPEN_SHARDS]:
+                self._readers.pop(oldest, None)  # closed when no thread reads from it any more
+        return reader
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_readers": {}}
@@ -229,17 +246,24 @@ def _open(path: Path) -> _Shard:
     except (OSError, ValueError, EOFError) as error:
         rule = "a shard has a sidecar with its outlines"
         raise _mismatch(sidecar, rule, "an array that can be read", str(error)) from error
-    if table.dtype != np.int64 or table.ndim != 2 or table.shape[1] != 4 or not len(table):
+    if table.dtype != np.int64 or table.ndim != 2 or table.shape[1] != 4 or len(table) < 2:
         got = f"{table.dtype} {list(table.shape)}"
-        raise _mismatch(sidecar, "a sidecar is a table", "int64 [N 4], N >= 1", got)
-    reader = array_record_module.ArrayRecordReader(str(path), READING)
-    found = zlib.crc32(_read(path, reader, 0)), reader.num_records()
-    reader.close()
-    if found != (table[0, 3], len(table)):
-        names = "CRC-32 {} of the first of {} records"
+        raise _mismatch(sidecar, "a sidecar is a table", "int64 [1 + N, 4], N >= 1", got)
+    if table[0, 0] != VERSION:
+        rule, got = "this version reads its own format", f"version {table[0, 0]}"
+        raise _mismatch(sidecar, rule, f"version {VERSION}", got)
+    size = path.stat().st_size
+    wanted, found = (table[0, 1], table[0, 2]), (size, len(table) - 1)
+    if wanted == found:
+        reader = array_record_module.ArrayRecordReader(str(path), READING)
+        found = size, reader.num_records()
+        wanted, found = (*wanted, table[1, 3]), (*found, zlib.crc32(_read(path, reader, 0)))
+        reader.close()
+    if wanted != found:
+        names = "{} bytes of {} records" + ", CRC-32 {} of the first" * (len(found) - 2)
         rule = "shard and sidecar belong together"
-        raise _mismatch(path, rule, names.format(table[0, 3], len(table)), names.format(*found))
-    return _Shard(path, table)
+        raise _mismatch(path, rule, names.format(*wanted), names.format(*found))
+    return _Shard(path, table[1:])
 
 
 def _read(where: Path, reader: Any, row: int) -> bytes:
@@ -247,6 +271,8 @@ def _read(where: Path, reader: Any, row: int) -> bytes:
     try:
         return reader.read([row])[0]
     except RuntimeError as error:
+        if "Too many open files" in str(error):
+            raise OSError(errno.EMFILE, "raise the limit (ulimit -n)", str(where)) from error
         got = str(error).splitlines()[0]
         raise _mismatch(where, "a shard can be read", "a whole record", got) from error
 

@@ -15,7 +15,7 @@ from magiccolor_jax.data.folders import (
     has_masks,
 )
 from magiccolor_jax.data.listing import contents, is_picture, walk
-from magiccolor_jax.data.pairs import SidePairs
+from magiccolor_jax.data.pairs import LeftPairs, RightPairs, SidePairs
 from magiccolor_jax.data.pictures import CaseError, picture_size
 from magiccolor_jax.data.scenes import Outline, Scene, Source
 from magiccolor_jax.data.shards import Records
@@ -26,8 +26,13 @@ KINDS: dict[str, type[FolderSource] | type[SidePairs] | type[Records]] = {
     "release": ReleaseFolders,
     "triplets": Triplets,
     "pairs": SidePairs,
+    "pairs-left": LeftPairs,
+    "pairs-right": RightPairs,
 }
 """What `open_source` can open."""
+
+TOLD = ("pairs-left", "pairs-right")
+"""Kinds that cannot be found out."""
 
 
 class Concatenation:
@@ -51,6 +56,10 @@ class Concatenation:
         source, number = self._find(index)
         return source.outline(number)
 
+    def fingerprint(self) -> str:
+        """Of all of them, in order."""
+        return " ".join(source.fingerprint() for source in self.sources)
+
     def __getitem__(self, index: int) -> Scene:
         """Reads and checks a scene; raises CaseError as the scene's own source does."""
         source, number = self._find(index)
@@ -64,6 +73,30 @@ class Concatenation:
         return self.sources[source], index - self._starts[source]
 
 
+MOST_NAMED = 20
+"""Scenes that cannot be used, in one error."""
+
+
+def outlines(source: Source) -> list[Outline]:
+    """Of every scene.
+
+    Raises:
+        ValueError: one report of the scenes that cannot be used.
+    """
+    found, bad = [], []
+    for index in range(len(source)):
+        try:
+            found.append(source.outline(index))
+        except CaseError as error:
+            bad.append(f"  {error}")
+    if bad:
+        more = [f"  and {len(bad) - MOST_NAMED} more"] if len(bad) > MOST_NAMED else []
+        raise ValueError(
+            f"{source!r}: {len(bad)} scenes cannot be used:\n" + "\n".join(bad[:MOST_NAMED] + more)
+        )
+    return found
+
+
 def open_source(text: str) -> Source:
     """Opens `KIND:PATH`, or `PATH` as the kind that it holds.
 
@@ -74,7 +107,7 @@ def open_source(text: str) -> Source:
     kind, colon, rest = text.partition(":")
     if colon and kind in KINDS:
         return KINDS[kind](_folder(rest))
-    if colon and kind.isidentifier() and not Path(text).exists():
+    if colon and kind.replace("-", "_").isidentifier() and not Path(text).exists():
         guess = difflib.get_close_matches(kind, KINDS, n=1)
         raise ValueError(
             f"open_source: {text}: expected KIND:PATH with one of {', '.join(KINDS)}, got {kind!r}"
@@ -116,7 +149,8 @@ def _detect(path: Path) -> str:
     for _ in walk(path, count):
         pass
     if len(found) != 1:
-        looked = "; ".join(f"{kind}: {source.LAYOUT}" for kind, source in KINDS.items())
+        known = (kind for kind in KINDS if kind not in TOLD)
+        looked = "; ".join(f"{kind}: {KINDS[kind].LAYOUT}" for kind in known)
         each = ", ".join(f"{number} folders of {kind}" for kind, number in found.items())
         raise CaseError(
             path,

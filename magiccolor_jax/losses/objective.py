@@ -32,7 +32,6 @@ from magiccolor_jax.losses.patches import (
     cell_colors,
     cell_owners,
     dino_input,
-    patch_colors,
 )
 from magiccolor_jax.losses.perceptual import perceptual_loss
 from magiccolor_jax.models.magiccolor import MagicColor
@@ -66,8 +65,14 @@ class LossConfig:
 
     def __post_init__(self):
         for name in ("perceptual", "color"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"LossConfig: {name} must not be negative, got {self}")
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(
+                    f"LossConfig: {name} must be a number of at least 0, got {getattr(self, name)}"
+                )
+        if self.min_snr_gamma is not None and not self.min_snr_gamma > 0:
+            raise ValueError(
+                f"LossConfig: min_snr_gamma must be above 0 or None, got {self.min_snr_gamma}"
+            )
         for name in ("picture_share", "picture_below", "drop"):
             low = 0.0 if name == "drop" else 1e-6
             if not low <= getattr(self, name) <= 1.0:
@@ -239,7 +244,7 @@ class Objective:
                 frozen.dinov2(dino_input(batch.target, frozen.dinov2.cfg.patch_size)).patches,
                 cell_owners(batch.case.instance_map),
                 tokens.patches,
-                patch_colors(batch.case.reference_pixels, tokens.patches.shape[2]),
+                batch.colors,
                 batch.counts,
             )
             seen = jax.tree.map(lambda x: crop.of(x, CELL), warped)

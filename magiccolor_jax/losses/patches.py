@@ -40,19 +40,3 @@ def cell_owners(instance_map: Int[Array, "B H W"]) -> Int[Array, "B gh gw"]:
 def cell_colors(pixels: Float[Array, "B H W 3"]) -> Float[Array, "B gh gw 3"]:
     """Mean colour of each cell."""
     return nnx.avg_pool(pixels, (CELL, CELL), strides=(CELL, CELL))
-
-
-def patch_colors(
-    reference_pixels: Float[Array, "B K R R 3"], grid: int
-) -> Float[Array, "B K G G 3"]:
-    """Mean colour, [-1, 1], of each patch of the references.
-
-    Args:
-        reference_pixels: ImageNet-normalised (`Batch.reference_pixels`).
-        grid: patches along one side.
-    """
-    std, mean = np.array(IMAGENET_STD, np.float32), np.array(IMAGENET_MEAN, np.float32)
-    unit = reference_pixels * std + mean
-    batch, count, side = reference_pixels.shape[:3]
-    patches = unit.reshape(batch, count, grid, side // grid, grid, side // grid, 3)
-    return patches.mean(axis=(3, 5)) * 2 - 1

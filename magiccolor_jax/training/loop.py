@@ -30,6 +30,7 @@ from magiccolor_jax.training.record import RunRecord
 from magiccolor_jax.training.reports import Averages, Clock, DivergedError, Reporter, memory_gb
 from magiccolor_jax.training.setup import (
     Start,
+    data_fingerprint,
     held_out_data,
     make_ready,
     recipe_changes,
@@ -82,7 +83,7 @@ class Training:
         with self.console.status("looking at the scenes"):
             self.data = training_data(start)
             self.held_out = held_out_data(start, self.data)
-        fingerprint = self.data.plan.fingerprint()
+        fingerprint = data_fingerprint(self.data)
         config.out.mkdir(parents=True, exist_ok=True)
         check_shared(config.out)
         held.enter_context(claimed(config.out))

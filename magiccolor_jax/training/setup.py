@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 
 from magiccolor_jax.checkpoint import ModelConfig
+from magiccolor_jax.data.listing import digest
 from magiccolor_jax.data.loader import Sampling
 from magiccolor_jax.data.plan import Plan
 from magiccolor_jax.data.samples import Maker, Play
-from magiccolor_jax.data.sources import Concatenation, open_source
+from magiccolor_jax.data.sources import Concatenation, open_source, outlines
+from magiccolor_jax.losses.objective import Frozen
 from magiccolor_jax.parallel.sharding import imagined_mesh, train_mesh
 from magiccolor_jax.precision import for_inference
 from magiccolor_jax.sampling.pretrained import TRAINABLE
@@ -87,6 +89,14 @@ def training_data(start: Start) -> Sampling:
     return _sampling(start, config.data.sources, config.data.play, config.seed)
 
 
+def data_fingerprint(data: Sampling) -> str:
+    """Tells trainings apart that see other samples: by scenes and their order, what happens to
+    them, and the plan."""
+    maker = data.maker
+    words = maker.play, maker.recipe, maker.sizes, maker.instances
+    return digest([data.plan.fingerprint(), data.source.fingerprint(), *words])
+
+
 def held_out_data(start: Start, training: Sampling) -> Sampling:
     """Samples to measure and to look at: of the validation sources, else of the training's; never
     recoloured, always the same.
@@ -104,7 +114,7 @@ def held_out_data(start: Start, training: Sampling) -> Sampling:
 def _sampling(start: Start, sources: tuple[str, ...], play: Play, seed: int) -> Sampling:
     source = Concatenation([open_source(text) for text in sources])
     maker = _maker(start, play)
-    shapes = [maker.shape_of(source.outline(i)) for i in range(len(source))]
+    shapes = [maker.shape_of(outline) for outline in outlines(source)]
     return Sampling(source, Plan(shapes, start.design.config.batch, seed), maker, seed)
 
 
@@ -151,8 +161,8 @@ def make_ready(
     design = start.design
     config = design.config
     newest = checkpoints.latest()
-    goes_on = newest is not None and began is not None and Path(began).is_dir()
     with doing("looking at the start"):
+        goes_on = newest is not None and began is not None and Path(began).is_dir()
         folder = Path(str(began)) if goes_on else start_folder(config.init)
     shapes = {path: leaf.shape for path, leaf in design.parameters.items()}
     wanted = design.parameter_shardings()
@@ -167,13 +177,7 @@ def make_ready(
             {path: shapes[path] for path in wanted}, stored, wanted, dtype, config.seed
         )
     with doing("loading frozen networks"):
-        compute = for_inference(config.precision)
-        losses = config.stage.losses
-        assert isinstance(design.mesh, Mesh), "an imagined mesh trains nothing"
-        model = trained_model(start)
-        frozen = load_frozen(
-            folder, model, config.recipe, losses, compute, config.remat, design.mesh
-        )
+        frozen = _load_frozen(start, folder)
     program = Program(design, {path: values[path] for path in design.fixed}, frozen)
     if newest is None:
         state = begin(design, {path: values[path] for path in design.trainable})
@@ -183,7 +187,15 @@ def make_ready(
     if position.plan != fingerprint:
         raise ValueError(
             f"{checkpoints.folder}/{newest}: a run goes on with the data that it began with: "
-            f"expected plan {position.plan}, got {fingerprint} (other scenes, batch, seed or "
-            "sizes); restore them, or begin another run with --init this one"
+            f"expected plan {position.plan}, got {fingerprint} (other scenes, play, recipe, batch, "
+            "seed or sizes); restore them, or begin another run with --init this one"
         )
     return Ready(folder, program, state, position)
+
+
+def _load_frozen(start: Start, folder: Path) -> Frozen:
+    config, mesh = start.design.config, start.design.mesh
+    assert isinstance(mesh, Mesh), "an imagined mesh trains nothing"
+    compute, losses = for_inference(config.precision), config.stage.losses
+    model = trained_model(start)
+    return load_frozen(folder, model, config.recipe, losses, compute, config.remat, mesh)

@@ -312,6 +312,7 @@ DROPS = {
     "instances alone": recipe(uncond_drops=("instances",)),
     "dinov2": recipe(context="dinov2"),
     "no bank": recipe(reference_bank=False),
+    "fixed": recipe(color_matching="fixed"),
 }
 
 

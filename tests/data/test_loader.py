@@ -83,13 +83,25 @@ def test_a_bad_scene_is_replaced_and_named(tmp_path, caplog):
 
 
 def test_nothing_but_bad_scenes_stop_it(tmp_path, caplog):
-    pages = write_pages(tmp_path, 2)
+    pages = write_pages(tmp_path, ATTEMPTS + 1)
     given = sampling(pages)
-    for page in range(2):
+    for page in range(ATTEMPTS + 1):
         (pages / f"page{page}" / "target.png").write_bytes(b"no picture")
     with caplog.at_level(logging.WARNING), pytest.raises(CaseError, match="target.png"):
         read(given, DataConfig(threads=1, ahead=1), rows=range(1), steps=range(1))
     assert caplog.text.count("takes its place") == ATTEMPTS - 1
+
+
+def test_a_bad_scene_alone_with_its_shape_is_replaced_too(tmp_path, caplog):
+    pages = write_pages(tmp_path, 2)
+    write_pages(tmp_path / "more", 1, instances=3)
+    (tmp_path / "more" / "page0").rename(pages / "page9")
+    given = sampling(pages)
+    (pages / "page9" / "target.png").write_bytes(b"no picture")
+    config = DataConfig(threads=1, ahead=1)
+    with caplog.at_level(logging.WARNING):
+        found = [b.counts.shape for b in batches(given, config, range(BATCH), range(12))]
+    assert {shape[1] for shape in found} == {2, 4} and caplog.text.count("takes its place") == 1
 
 
 @pytest.mark.parametrize("wrong", [{"threads": 0}, {"ahead": 0}, {"workers": -1}])

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -169,6 +170,85 @@ def test_shapes_are_known_before_a_scene_is_read(shape):
     sample = maker(given, np.random.default_rng(0))
     assert Shape(sample.target.shape[1:3], sample.counts.shape[1]) == expected
     assert expected.instances == 4
+
+
+def test_stage_one_shows_the_frame_that_all_instances_share():
+    frame = np.full((40, 60, 3), 255, np.uint8)
+    frame[5:35, 5:25], frame[5:35, 35:55] = GREEN, RED
+    masks = block((40, 60), 5, 5, 30, 20), block((40, 60), 5, 35, 30, 20)
+    views = tuple((View(frame, mask),) for mask in masks)
+    sample = make(given=scene()._replace(views=views), instances=1)
+    shown = of_reference(sample, 1)
+    assert {GREEN, RED} <= {tuple(map(int, colour)) for colour in shown}
+    apart = (View(frame, masks[0]),), (View(frame[:, ::-1].copy(), masks[1]),)
+    own = of_reference(make(given=scene()._replace(views=apart), instances=1), 1)
+    assert GREEN not in {tuple(map(int, colour)) for colour in own}
+
+
+@pytest.mark.parametrize("instances", [1, 4])
+def test_a_view_that_shows_nothing_is_told(instances):
+    faint = View(np.full((9, 9, 3), 80, np.uint8), np.full((9, 9), 127, np.uint8))
+    given = scene()._replace(views=((faint,), (faint,)))
+    with pytest.raises(CaseError, match="values above 127, got at most 127 for instance 1"):
+        make(given=given, instances=instances)
+
+
+def test_masks_of_zeros_and_ones_are_told():
+    given = scene()._replace(masks=tuple(mask // 255 for mask in scene().masks))
+    with pytest.raises(CaseError, match=r"largest values are \[1, 1\]; export masks as 0 and 255"):
+        make(given=given)
+
+
+def test_measuring_shows_other_pictures_as_they_are():
+    samples = [make(Play().calm(), scene(views=True), seed) for seed in range(6)]
+    for sample in samples[1:]:
+        np.testing.assert_array_equal(
+            sample.case.reference_pixels[0, 1], samples[0].case.reference_pixels[0, 1]
+        )
+        assert (sample.case.reference_pixels[0, 0] != samples[0].case.reference_pixels[0, 0]).any()
+
+
+def test_colours_of_patches_are_the_targets_and_without_white():
+    wild = SelfPlay(jitter=1.0, brightness=0.3)
+    for seed in range(4):
+        sample = make(replace(Play.off(), selfplay=wild), seed=seed)
+        for number, colour in ((1, RED), (2, BLUE)):
+            inside = sample.counts[0, number - 1]
+            found = (sample.colors[0, number - 1][inside] + 1) * 127.5
+            assert inside.any() and np.abs(found - colour).max() < 10  # resampled bytes
+
+
+def test_no_fringe_keeps_the_old_colour():
+    given = scene(lines=False)
+    edge = cv2.dilate(given.masks[0], np.ones((3, 3), np.uint8)) - given.masks[0] > 0
+    target = given.target.copy()
+    target[edge] = 0.6 * 255 + 0.4 * np.array(RED)
+    bold = PalettePlay(probability=1.0, turn=180.0, chroma=(1.0, 1.0), tint=0.0)
+    turned = []
+    for seed in range(8):
+        sample = make(replace(Play.off(), palette=bold), given._replace(target=target), seed)
+        shown = (sample.target[0, :96, :128] + 1) * 127.5
+        hues = [
+            np.angle(np.mean(srgb_to_oklab(shown[at].astype(np.uint8)) @ [0, 1, 1j]))
+            for at in (edge, given.masks[0] > 0)
+        ]
+        turned.append(abs(np.angle(np.exp(1j * (hues[0] - hues[1])))))
+    assert max(turned) < 0.35
+
+
+def test_a_sample_may_be_given_the_shape_of_another():
+    wanted = Shape((128, 128), 2)
+    tall = scene((200, 90))
+    sample = Maker(Play.off(), Recipe.paper(), SIZES, instances=4)(
+        tall, np.random.default_rng(0), wanted
+    )
+    assert sample.target.shape == (1, 128, 128, 3) and sample.counts.shape[1] == 2
+    three = scene()._replace(masks=(*scene().masks, block((96, 128), 80, 5, 10, 10)))
+    three = three._replace(views=((), (), ()))
+    fewer = Maker(Play.off(), Recipe.paper(), SIZES, instances=4)(
+        three, np.random.default_rng(0), Shape((96, 128), 1)
+    )
+    assert fewer.case.valid.shape == (1, 1)
 
 
 def test_measuring_is_calm():

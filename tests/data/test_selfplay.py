@@ -7,7 +7,7 @@ import pytest
 from oracles.case_folders import noise
 
 from magiccolor_jax.data import selfplay
-from magiccolor_jax.data.selfplay import Reference, SelfPlay, make_reference
+from magiccolor_jax.data.selfplay import Reference, SelfPlay, crop, make_reference, play, shuffle
 
 SEEDS = range(8)
 ALL = SelfPlay(flip=1.0, rotate=1.0, rescale=1.0, warp=1.0, occlude=1.0, jitter=1.0, shuffle=1.0)
@@ -316,7 +316,7 @@ def test_the_margin_is_white():
 
 
 @pytest.mark.parametrize(
-    "name", ["flip", "rotate", "rescale", "warp", "occlude", "jitter", "shuffle"]
+    "name", ["crop", "flip", "rotate", "rescale", "warp", "occlude", "jitter", "shuffle"]
 )
 def test_each_change_has_a_switch(name: str):
     mask = blob()
@@ -332,6 +332,49 @@ def test_each_change_has_a_switch(name: str):
         for s in range(60)
     ]
     assert 0.55 < np.mean(same) < 0.95
+
+
+def test_what_is_cut_from_the_page_is_never_a_copy():
+    mask = blob()
+    slight = dataclasses.replace(SelfPlay.off(), rotate=0.01, shuffle=0.01)
+    plain = reference_of(mask).picture
+    for seed in range(20):
+        open_, hidden = (
+            play(page(mask), mask, slight, generator(seed), disguise=yes).reference.picture
+            for yes in (False, True)
+        )
+        assert not np.array_equal(hidden, plain)
+        assert np.array_equal(open_, plain) or seed
+    never = play(page(mask), mask, SelfPlay.off(), generator(0), disguise=True)
+    np.testing.assert_array_equal(never.reference.picture, plain)
+
+
+def test_patches_never_stay_where_they_were():
+    mask = np.full((8, 8), 255, np.uint8)
+    for seed in range(60):
+        whole = Reference(page(mask), mask)
+        assert not np.array_equal(shuffle(whole, generator(seed), (2, 2)).picture, whole.picture)
+
+
+def test_the_truth_is_without_jitter():
+    mask = blob()
+    config = dataclasses.replace(SelfPlay(), jitter=1.0)
+    played = play(page(mask), mask, config, generator(3))
+    still = play(page(mask), mask, dataclasses.replace(config, jitter=0.0), generator(3))
+    np.testing.assert_array_equal(played.truth, still.reference.picture)
+    assert (played.reference.picture != played.truth).any()
+
+
+def test_a_window_shows_half_of_the_instance_at_least():
+    mask = blob()
+    whole = reference_of(mask)
+    sizes = []
+    for seed in range(40):
+        cut = crop(whole, generator(seed), (0.5, 0.9))
+        check(cut)
+        sizes.append(cut.mask.size)
+        assert 2 * np.count_nonzero(cut.mask) >= np.count_nonzero(whole.mask)
+    assert np.mean(np.array(sizes) < whole.mask.size) > 0.5
 
 
 def test_an_empty_mask_is_refused():

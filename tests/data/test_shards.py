@@ -113,12 +113,24 @@ def test_threads(written: Path):
 SHARD, SIDECAR = "00001-of-00003.array_record", "00001-of-00003.outlines.npy"
 
 
-def _cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1000])
+def _cut(path: Path, end: int) -> None:
+    path.write_bytes(path.read_bytes()[:end])
+
+
+def _zero(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def _version(path: Path) -> None:
+    table = np.load(path)
+    table[0, 0] = 2
+    np.save(path, table)
 
 
 DAMAGE = {
-    "truncated shard": (lambda f: _cut(f / SHARD), f"{SHARD}: a shard can be read: .*Riegeli"),
+    "truncated shard": (lambda f: _cut(f / SHARD, -1000), f"{SHARD}: shard and sidecar belong"),
+    "half a shard": (lambda f: _cut(f / SHARD, 2000), "expected .* bytes of 3 records, got 2000"),
+    "zeroed shard": (lambda f: _zero(f / SHARD), f"{SHARD}: .*can be read|belong together"),
     "no sidecar": (lambda f: (f / SIDECAR).unlink(), f"{SIDECAR}: a shard has a sidecar"),
     "no shard": (lambda f: (f / SHARD).unlink(), f"expected 3 shards.*got no {SHARD}"),
     "truncated sidecar": (lambda f: (f / SIDECAR).write_bytes(b"\x93NUMPY"), "can be read"),
@@ -130,18 +142,19 @@ DAMAGE = {
     "zip": (lambda f: (f / SIDECAR).write_bytes(b"PK\3\4" + bytes(99)), "can be read"),
     "floats": (lambda f: np.save(f / SIDECAR, np.zeros((3, 4))), "got float64 .3, 4."),
     "no rows": (lambda f: np.save(f / SIDECAR, np.zeros((0, 4), np.int64)), "got int64 .0, 4."),
-    "empty shard": (lambda f: (f / SHARD).write_bytes(b""), "a shard can be read"),
+    "empty shard": (lambda f: (f / SHARD).write_bytes(b""), "got 0 bytes of 3 records"),
+    "another version": (lambda f: _version(f / SIDECAR), "expected version 1, got version 2"),
     "another set": (
         lambda f: (f / SHARD).rename(f / "00000-of-00002.array_record"),
         "expected 2 shards.*got no 00001-of-00002.array_record; also",
     ),
     "as many other records": (
         lambda f: shutil.copy(f / "00000-of-00003.outlines.npy", f / SIDECAR),
-        f"{SHARD}: shard and sidecar belong together: .* of 3 records, got .* of 3 records",
+        f"{SHARD}: shard and sidecar belong together: ",
     ),
     "fewer records": (
-        lambda f: np.save(f / SIDECAR, np.load(f / SIDECAR)[:2]),
-        "expected .* of the first of 2 records, got .* of 3 records",
+        lambda f: np.save(f / SIDECAR, np.load(f / SIDECAR)[:3]),
+        "expected .* of 3 records, got .* of 2 records",
     ),
 }
 
@@ -157,7 +170,7 @@ def test_damaged_sets_are_not_opened(folder: Path, name: str):
 @pytest.mark.parametrize(("column", "says"), [(0, "height"), (2, "instances"), (3, "CRC-32")])
 def test_a_record_that_the_sidecar_does_not_list(folder: Path, column: int, says: str):
     table = np.load(folder / SIDECAR)
-    table[1, column] = 99
+    table[2, column] = 99
     np.save(folder / SIDECAR, table)
     source = Records(folder)
     assert source[3].name == "scene3"
@@ -237,3 +250,18 @@ def test_nothing_to_write(tmp_path: Path, scenes: list, per: int):
     with pytest.raises(ValueError, match="write_records: "):
         write_records(tmp_path / "set", scenes, scenes_per_shard=per)
     assert not list(tmp_path.iterdir())
+
+
+def test_few_shards_are_open_at_once(written: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(shards, "OPEN_SHARDS", 2)
+    source = Records(written)
+    for index in (0, 3, 6, 0):
+        assert source[index].name == f"scene{index}"
+    assert len(source._readers) == 2
+
+
+def test_other_records_have_another_fingerprint(written: Path, tmp_path: Path):
+    again = shutil.copytree(written, tmp_path / "elsewhere")
+    assert Records(again).fingerprint() == Records(written).fingerprint()
+    write_records(tmp_path / "less", ((s, PROVENANCE) for s in SCENES[1:]))
+    assert Records(tmp_path / "less").fingerprint() != Records(written).fingerprint()

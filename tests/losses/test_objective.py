@@ -95,7 +95,7 @@ def batch():
         roi=jnp.zeros((CASES, 2, 4)),
         valid=jnp.ones((CASES, 2), bool),
     )
-    return TrainingBatch(case, target, jnp.asarray(counts))
+    return TrainingBatch(case, target, jnp.asarray(counts), references)
 
 
 @pytest.fixture(scope="module")

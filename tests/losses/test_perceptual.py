@@ -42,5 +42,7 @@ def test_each_sample_is_its_own(vgg):
 
 def test_pixels_beyond_the_range_still_have_a_gradient(vgg):
     """x0 hat overshoots: clipping it would leave it there."""
-    gradient = jax.grad(lambda x: perceptual_loss(vgg, x, picture(1)).sum())(3 * picture(0))
-    assert np.abs(gradient).min(axis=-1).max() > 0 and np.isfinite(gradient).all()
+    pixels = 3 * picture(0)
+    gradient = jax.grad(lambda x: perceptual_loss(vgg, x, picture(1)).sum())(pixels)
+    outside = np.abs(pixels) > 1
+    assert np.abs(gradient)[outside].mean() > 1e-5 and np.isfinite(gradient).all()

@@ -111,7 +111,17 @@ def as_batch(shown: Pictures) -> TrainingBatch:
         roi=shown.roi.numpy(),
         valid=np.array([[box is not None for box in boxes] for boxes in found]),
     )
-    return TrainingBatch(case, channels_last(shown.target), shown.counts.numpy())
+    return TrainingBatch(
+        case, channels_last(shown.target), shown.counts.numpy(), patch_colors(case.reference_pixels)
+    )
+
+
+def patch_colors(references: np.ndarray) -> np.ndarray:
+    """Mean colour, [-1, 1], of each patch of normalised references [B K R R 3]."""
+    unit = references * np.float32(IMAGENET_STD) + np.float32(IMAGENET_MEAN)
+    side = unit.shape[2] // GRID
+    cut = unit.reshape(*unit.shape[:2], GRID, side, GRID, side, 3)
+    return 2 * cut.mean(axis=(3, 5)) - 1
 
 
 def channels_last(tensor: Tensor) -> np.ndarray:

@@ -96,7 +96,8 @@ def random_batch(seed: int, cases: int, page: int = 64, instances: int = 2) -> T
         valid=np.ones((cases, instances), bool),
     )
     counts = random.random((cases, instances, grid, grid)) < 0.8
-    return TrainingBatch(case, pictures(page, page), counts)
+    colors = pictures(instances, grid, grid)
+    return TrainingBatch(case, pictures(page, page), counts, colors)
 
 
 class SmallTraining:

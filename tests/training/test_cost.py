@@ -153,7 +153,7 @@ def cost_of_step(accumulate=1, cases=8, **losses):
         accumulate=accumulate,
     )
     state = jax.eval_shape(lambda values: first_state(context, values), weights)
-    batch = TrainingBatch(None, floats(cases, 16, 16, width), None)
+    batch = TrainingBatch(None, floats(cases, 16, 16, width), None, None)
     return step_cost(context, {}, Frozen(None, None, None), state, batch).flops
 
 

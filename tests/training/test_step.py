@@ -45,6 +45,7 @@ def batches():
             jnp.float32(random.normal(size=(SIZE, 3))),
             jnp.float32(random.normal(size=SIZE)),
             jnp.ones((SIZE, 1)),
+            jnp.ones((SIZE, 1)),
         )
         for _ in range(6)
     ]
