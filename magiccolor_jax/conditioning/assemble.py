@@ -105,7 +105,6 @@ def assemble(
     denoiser_context = rows_of(nulls.denoiser, guided)
     of_reference = partial(rows_of, nulls.reference)
     reference, matching = _reference(model, encoders, batch, draws, recipe, guided, of_reference)
-    matching = _matched(matching, dropped)
     bank = None
     if recipe.reference_bank and reference is not None:
         keeps_all = guided and "bank" not in drops
@@ -121,7 +120,7 @@ def assemble(
         caches=model.denoiser.project(*denoiser_context, bank, sees),
         sketch=Guide(_twice(hint, guided), model.sketch_guider.project(*denoiser_context)),
         instance=instance,
-        matching=matching,
+        matching=_matched(matching, dropped),
     )
 
 
