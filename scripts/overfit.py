@@ -103,7 +103,7 @@ def run_of(args: Args, number: int) -> TrainConfig:
         out=args.out / f"stage{number}",
         init=args.out / ("start" if number == 1 else "stage1"),
         stage=replace(stage, losses=LOSSES),
-        data=DataConfig(sources=(f"cases:{args.out / 'cases'}",), play=PLAY, threads=1),
+        data=DataConfig(sources=(f"cases:{args.out / 'cases'}",), play=PLAY, threads=2),
         batch=args.batch,
         steps=steps,
         seed=args.seed,

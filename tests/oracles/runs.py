@@ -52,8 +52,10 @@ def small_stage(second: bool = True) -> Stage:
         (name, name)
         for name in ("denoiser", "reference", "sketch_guider", "instance_guider", "context")
     )
-    fields = {f: getattr(made, f) for f in ("name", "trainable", "instances", "instance_guider")}
-    return Stage(**fields, losses=losses, origins=own)
+    fields = {f: getattr(made, f) for f in ("name", "instances", "instance_guider")}
+    # The released stages leave the fourth up-block as it is; these networks have two.
+    table = ((r"reference/up_blocks/1/.*", False), *made.trainable)
+    return Stage(**fields, trainable=table, losses=losses, origins=own)
 
 
 def cheap_run(folder: Path, **changes: Any) -> TrainConfig:
@@ -62,10 +64,26 @@ def cheap_run(folder: Path, **changes: Any) -> TrainConfig:
     return small_run(folder, **({"stage": replace(small_stage(), losses=losses)} | changes))
 
 
+def looking(folder: Path) -> dict[str, Any]:
+    """Settings under which a run validates at steps 3 and 6 and previews at 0 and 6."""
+    pages = f"cases:{folder / 'pages'}"
+    return {
+        "report": ReportConfig(
+            every=1,
+            preview_every=6,
+            previews=2,
+            preview_steps=2,
+            validate_every=3,
+            validation_batches=2,
+        ),
+        "data": DataConfig(sources=(pages,), validation=(pages,)),
+    }
+
+
 def losses_of(run: Path) -> list[tuple[int, float]]:
     """(step, loss) of every line that a run wrote."""
     lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-    return [(line["step"], line["loss"]) for line in lines]
+    return [(line["step"], line["loss"]) for line in lines if "loss" in line]
 
 
 def small_run(folder: Path, **changes: Any) -> TrainConfig:

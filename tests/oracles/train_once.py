@@ -22,6 +22,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--die-at", type=int)
     parser.add_argument("--die-in-save", type=int)
     parser.add_argument("--term-at", type=int)
+    parser.add_argument("--look", action="store_true", help="validate and preview")
+    parser.add_argument("--profile", type=int, nargs=2)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--mesh", type=int, nargs=3, default=(-1, 1, 1))
     parser.add_argument("--process", type=int, nargs=2, help="number, count")
@@ -62,10 +64,11 @@ def main() -> int:
 
     jax.config.update("jax_compilation_cache_dir", str(args.folder / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    from oracles.runs import cheap_run
+    from oracles.runs import cheap_run, looking
     from rich.console import Console
 
     from magiccolor_jax.parallel.multihost import Distributed, connect
+    from magiccolor_jax.training.config import ReportConfig
     from magiccolor_jax.training.loop import Training
     from magiccolor_jax.training.setup import plan_training
 
@@ -73,9 +76,11 @@ def main() -> int:
         number, count = args.process
         connect(Distributed(coordinator=f"127.0.0.1:{args.port}", processes=count, process=number))
     arm(args)
-    config = cheap_run(
-        args.folder, out=args.folder / args.out, batch=args.batch, mesh=tuple(args.mesh)
-    )
+    changes = looking(args.folder) if args.look else {}
+    if args.profile:
+        changes["report"] = ReportConfig(every=1, preview_every=0, profile=tuple(args.profile))
+    out, mesh = args.folder / args.out, tuple(args.mesh)
+    config = cheap_run(args.folder, out=out, batch=args.batch, mesh=mesh, **changes)
     return Training(plan_training(config), Console(stderr=True)).run()
 
 

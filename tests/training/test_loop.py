@@ -1,6 +1,6 @@
 """Runs from start to end, broken off in every way, and gone on with."""
 
-import json
+import errno
 import math
 import os
 import signal
@@ -13,16 +13,18 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from oracles.runs import cheap_run, losses_of, write_pages, write_start
+from oracles.runs import cheap_run, looking, losses_of, write_pages, write_start
 from PIL import Image
 from rich.console import Console
 
 from magiccolor_jax.data.loader import DataConfig
-from magiccolor_jax.training.config import ReportConfig, SaveConfig
+from magiccolor_jax.training.checkpoints import Checkpoints
+from magiccolor_jax.training.config import SaveConfig
 from magiccolor_jax.training.loop import DONE, FAILED, PREEMPTED, Training
 from magiccolor_jax.training.program import Program
 from magiccolor_jax.training.record import read_record
 from magiccolor_jax.training.setup import plan_training
+from magiccolor_jax.training.stored import StoredParameters
 
 SCRIPT = Path(__file__).parents[1] / "oracles" / "train_once.py"
 ROOT = Path(__file__).parents[2]
@@ -60,32 +62,29 @@ def in_process(folder, *words, devices=1):
 @pytest.fixture(scope="module")
 def whole(folder):
     """An uninterrupted run."""
-    pages = f"cases:{folder / 'pages'}"
-    report = ReportConfig(
-        every=1,
-        preview_every=6,
-        previews=2,
-        preview_steps=2,
-        validate_every=3,
-        validation_batches=2,
-    )
-    data = DataConfig(sources=(pages,), validation=(pages,))
-    assert train(folder, "whole", report=report, data=data) == DONE
+    assert train(folder, "whole", **looking(folder)) == DONE
     return folder / "whole"
 
 
-def validation_free(run):
-    return [
-        (line["step"], line["loss"])
-        for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-        if "loss" in line
-    ]
+def averages(run, step=6):
+    """What a checkpoint holds to be used."""
+    stored = StoredParameters(run / "checkpoints", step)
+    return {path: stored.read(path) for path in stored.specs}
+
+
+def assert_same(run, other):
+    """Losses, and what was learned, bit for bit."""
+    assert losses_of(run) == losses_of(other) and len(losses_of(run)) == 6
+    found, expected = averages(run), averages(other)
+    assert found.keys() == expected.keys()
+    for path, value in expected.items():
+        np.testing.assert_array_equal(found[path], value, err_msg=path)
 
 
 def test_a_run_leaves_everything_behind(whole):
     record = read_record(whole)
     assert record["state"] == "done" and record["step"] == 6 and record["error"] is None
-    assert record["metrics"]["loss"] == validation_free(whole)[-1][1]
+    assert record["metrics"]["loss"] == losses_of(whole)[-1][1]
     assert record["config"]["optim"]["lr"] == 1e-3 and record["seed"] == 0
     assert math.isfinite(record["metrics"]["validation/denoise"])
     assert (whole / "checkpoints" / "3").is_dir() and (whole / "checkpoints" / "6").is_dir()
@@ -96,15 +95,18 @@ def test_a_run_leaves_everything_behind(whole):
 
 def test_a_finished_run_has_nothing_to_do(folder, whole):
     before = (whole / "metrics.jsonl").read_bytes()
-    assert train(folder, "whole") == DONE
+    assert train(folder, "whole", **looking(folder)) == DONE
     assert (whole / "metrics.jsonl").read_bytes() == before
 
 
 def test_kill_9_and_on(folder, whole):
-    assert in_process(folder, "--out", "killed", "--die-at", 4) == -signal.SIGKILL
+    """Within the steps that are profiled: the next part traces what is left of them."""
+    words = ("--out", "killed", "--profile", 3, 5)
+    assert in_process(folder, *words, "--die-at", 4) == -signal.SIGKILL
     assert [step for step, _ in losses_of(folder / "killed")] == [1, 2, 3, 4]
-    assert in_process(folder, "--out", "killed") == DONE
-    assert losses_of(folder / "killed") == validation_free(whole)
+    assert in_process(folder, *words) == DONE
+    assert_same(folder / "killed", whole)
+    assert list((folder / "killed" / "profile").rglob("*.xplane.pb"))
 
 
 def test_kill_9_during_a_save_and_on(folder, whole):
@@ -112,18 +114,34 @@ def test_kill_9_during_a_save_and_on(folder, whole):
     assert in_process(folder, "--out", "torn", "--die-in-save", 6) == -signal.SIGKILL
     assert not (run / "checkpoints" / "6").exists()
     assert in_process(folder, "--out", "torn") == DONE
-    assert losses_of(run) == validation_free(whole)
+    assert_same(run, whole)
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["3", "6"]
 
 
 def test_sigterm_saves_and_goes_on(folder, whole):
+    """And keeps to what it began with, whatever has become of the folder that it started from."""
     run = folder / "stopped"
     assert in_process(folder, "--out", "stopped", "--term-at", 2) == PREEMPTED
     stopped = read_record(run)
     assert stopped["state"] == "preempted" and stopped["step"] == 3
     assert train(folder, "stopped") == DONE
-    assert losses_of(run) == validation_free(whole)
-    assert read_record(run)["state"] == "done"
+    assert_same(run, whole)
+    done = read_record(run)
+    assert done["state"] == "done" and done["started"] == stopped["started"]
+    assert done["start"] == stopped["start"]
+
+
+def test_done_is_said_when_the_last_checkpoint_is_on_the_disk(folder, monkeypatch):
+    def full(self):
+        raise OSError(errno.ENOSPC, "no room for a checkpoint")
+
+    monkeypatch.setattr(Checkpoints, "wait", full)
+    with pytest.raises(OSError, match="no room"):
+        train(folder, "full")
+    assert read_record(folder / "full")["state"] == "failed"
+    monkeypatch.undo()
+    assert train(folder, "full") == DONE
+    assert read_record(folder / "full")["state"] == "done"
 
 
 def test_what_diverges_is_named_and_never_saved(folder, monkeypatch):
@@ -146,10 +164,13 @@ def test_what_diverges_is_named_and_never_saved(folder, monkeypatch):
 
 def test_other_data_is_refused(folder, whole):
     with pytest.raises(ValueError, match="goes on with the data that it began with"):
-        train(folder, "whole", seed=5)
+        train(folder, "whole", seed=5, **looking(folder))
     other = cheap_run(folder).optim
     with pytest.raises(ValueError, match="does not fit this training"):
-        train(folder, "whole", optim=replace(other, kind="adafactor"))
+        train(folder, "whole", optim=replace(other, kind="adafactor"), **looking(folder))
+    with pytest.raises(ValueError, match="goes on with the data that it began with"):
+        train(folder, "whole", data=DataConfig(sources=(f"cases:{folder / 'pages'}",)))
+    assert read_record(folder / "whole")["state"] == "done"
 
 
 def test_no_source_and_a_batch_that_does_not_divide(folder):
@@ -175,16 +196,17 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def two_processes(folder, out, *first):
+def two_processes(folder, out, *both, first=()):
     """Exit codes of a run on two processes of four devices each.
 
     Args:
+        both: more words for both of them.
         first: more words for the first of them alone.
     """
     flags = "--xla_force_host_platform_device_count=4"
     environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
     words = ["--out", out, "--batch", "8", "--mesh", "2", "2", "2", "--port", str(free_port())]
-    command = [sys.executable, str(SCRIPT), str(folder), *words, "--process"]
+    command = [sys.executable, str(SCRIPT), str(folder), *words, *both, "--process"]
     pair = [
         subprocess.Popen([*command, str(i), "2", *(first if i == 0 else ())], env=environment)
         for i in range(2)
@@ -196,7 +218,12 @@ def test_one_device_eight_and_two_processes_train_alike(folder):
     meshes = {"one": (1, 1, 1), "data": (8, 1, 1), "fsdp": (1, 8, 1), "mixed": (2, 2, 2)}
     for name, mesh in meshes.items():
         in_process(folder, "--out", name, "--batch", 8, "--mesh", *mesh, devices=np.prod(mesh))
-    assert two_processes(folder, "two") == [DONE, DONE]
+    assert two_processes(folder, "two", "--look") == [DONE, DONE]
+    assert sorted(p.name for p in (folder / "two" / "previews").iterdir()) == [
+        "0000000.png",
+        "0000006.png",
+    ]
+    assert math.isfinite(read_record(folder / "two")["metrics"]["validation/loss"])
     expected = losses_of(folder / "one")
     assert len(expected) == 6
     for name in (*list(meshes)[1:], "two"):
@@ -204,7 +231,7 @@ def test_one_device_eight_and_two_processes_train_alike(folder):
 
 
 def test_a_signal_to_one_process_stops_all_of_them(folder):
-    assert two_processes(folder, "told", "--term-at", "2") == [PREEMPTED, PREEMPTED]
+    assert two_processes(folder, "told", first=("--term-at", "2")) == [PREEMPTED, PREEMPTED]
     stopped = read_record(folder / "told")
     assert stopped["state"] == "preempted" and 2 < stopped["step"] < 6
     assert two_processes(folder, "told") == [DONE, DONE]

@@ -1,5 +1,7 @@
 """The step on a toy network whose gradient is known."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +9,10 @@ import optax
 import pytest
 from flax import nnx
 
-from magiccolor_jax.losses.objective import Frozen
+from magiccolor_jax.losses.objective import Frozen, Keys
+from magiccolor_jax.training.optim import OptimConfig, make_optimizer
 from magiccolor_jax.training.parameters import Layout
-from magiccolor_jax.training.step import StepContext, first_state, train_step
+from magiccolor_jax.training.step import StepContext, _gradient, first_state, train_step
 from magiccolor_jax.types import TrainingBatch
 
 SIZE = 8
@@ -125,6 +128,39 @@ def test_parts_add_up_to_the_whole(toy, batches):
     assert in_parts == pytest.approx(losses, rel=1e-5)
     for key, value in whole.trainable.items():
         np.testing.assert_allclose(parts.trainable[key], value, rtol=1e-4, atol=1e-6)
+
+
+def test_every_part_has_noise_of_its_own(toy, batches):
+    """With one key for all parts, they would see the same noise: that of a quarter, four times."""
+    context, fixed, state, step = make(toy, accumulate=4)
+    still = jax.tree.map(lambda x: jnp.zeros_like(x[:1]).repeat(SIZE, 0), batches[0])
+    key, part = jax.random.key(0), SIZE // 4
+    _, metrics = step(fixed, Frozen(1.0, None, None), state, still, key)
+    bias = float(toy(jnp.zeros((1, 3)))[0])
+    keys = [jax.random.fold_in(jax.random.fold_in(key, 0), number) for number in range(4)]
+    noise = [jax.random.normal(Keys.split(k).noise, (part,)) for k in keys]
+    expected = np.mean([np.square(bias - np.asarray(x)).mean() for x in noise])
+    assert float(metrics["loss"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_narrow_parameters_have_wide_gradients_and_moments(toy, batches):
+    context, fixed, _, _ = make(toy)
+    context = dataclasses.replace(context, optimizer=make_optimizer(OptimConfig(), ["w"], 10))
+    wide = {"w": jnp.ones(2)}
+    state = first_state(context, {"w": jnp.ones(2, jnp.bfloat16)})
+    types = {x.dtype for x in jax.tree.leaves(state.optimizer) if x.ndim}
+    assert (
+        types
+        == {jnp.dtype("float32")}
+        == {x.dtype for x in jax.tree.leaves(first_state(context, wide).optimizer) if x.ndim}
+    )
+    many = {f"second/{i}": jnp.ones((), jnp.bfloat16) for i in range(600)}
+
+    def total(trainable, part, keys):
+        return sum(trainable.values()), {"loss": jnp.zeros(())}
+
+    found, _ = _gradient(total, many, batches[0], jax.random.key(0), 1)
+    assert float(optax.tree.norm(found)) == pytest.approx(600**0.5, rel=1e-5)
 
 
 def test_the_average_follows(toy, batches):
