@@ -16,7 +16,7 @@ CONFIG = {
     "batch": 1,
     "steps": 4,
     "average": None,
-    "remat": False,
+    "remat": "off",
     "save": SaveConfig(every=2, keep=1),
     "report": ReportConfig(every=1, preview_every=4, previews=1, preview_steps=4),
 }

@@ -107,7 +107,7 @@ def _config(args: Args) -> TrainConfig:
         average=None,
         parameters="bfloat16",
         precision="float32",
-        remat=True,
+        remat="full",
     )
 
 
@@ -117,7 +117,7 @@ def _stored_small(nets: Any) -> dict[str, Any]:
     made = {
         name: dataclasses.replace(getattr(nets, name), param_dtype=jnp.bfloat16) for name in names
     }
-    return made | {"vae": dataclasses.replace(made["vae"], remat=True)}
+    return made | {"vae": dataclasses.replace(made["vae"], remat="full")}
 
 
 def _draw(path: str, leaf: Any) -> jax.Array:

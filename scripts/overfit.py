@@ -109,7 +109,7 @@ def run_of(args: Args, number: int) -> TrainConfig:
         seed=args.seed,
         optim=OptimConfig(lr=args.lr, warmup=50, schedule="cosine", weight_decay=0.0),
         average=0.998,
-        remat=False,
+        remat="off",
         save=SaveConfig(every=max(steps // 10, 1), keep=1),
         report=ReportConfig(
             every=max(steps // 100, 1),

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from magiccolor_jax.encoders.clip_config import CLIPTextConfig, CLIPTowerConfig, CLIPVisionConfig
 from magiccolor_jax.nn.attention import attend
-from magiccolor_jax.nn.remat import call
+from magiccolor_jax.nn.remat import Remat, call
 
 ACTIVATIONS = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
@@ -81,7 +81,7 @@ class CLIPEncoder(nnx.Module):
     """The stack of layers, without a norm of its own."""
 
     def __init__(self, cfg: CLIPTowerConfig, *, rngs: nnx.Rngs):
-        self.remat = cfg.remat
+        self.remat: Remat = cfg.remat
         self.layers = nnx.List([CLIPLayer(cfg, rngs=rngs) for _ in range(cfg.num_hidden_layers)])
 
     def __call__(self, x: Float[Array, "B L C"], *, causal: bool = False) -> Float[Array, "B L C"]:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from magiccolor_jax.encoders import hf_config
+from magiccolor_jax.nn.remat import Remat
 
 HIDDEN_ACTS = ("quick_gelu", "gelu")
 
@@ -63,7 +64,7 @@ class CLIPTowerConfig:
     """Compute dtype; LayerNorm statistics and softmax stay in f32."""
     param_dtype: DTypeLike = jnp.float32
     """Dtype of the parameters."""
-    remat: bool = False
+    remat: Remat = "off"
     """Recompute each layer in the backward pass."""
 
     def __post_init__(self):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from magiccolor_jax.encoders import hf_config
+from magiccolor_jax.nn.remat import Remat
 
 LAYER_NORM_EPS = 1e-6
 
@@ -65,7 +66,7 @@ class DINOv2Config:
     """Compute dtype; LayerNorm statistics, softmax and position interpolation stay in f32."""
     param_dtype: DTypeLike = jnp.float32
     """Dtype of the parameters."""
-    remat: bool = False
+    remat: Remat = "off"
     """Recompute each block in the backward pass."""
 
     def __post_init__(self):

@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from magiccolor_jax.nn.attention import Projections, attend
-from magiccolor_jax.nn.remat import call
+from magiccolor_jax.nn.remat import Remat, call
 from magiccolor_jax.nn.resnet import ResnetBlock, group_norm
 from magiccolor_jax.nn.spatial import Downsample, Upsample, conv3x3
 
@@ -45,7 +45,7 @@ class VAEConfig:
     """Compute dtype; norms, softmax and the outputs stay f32."""
     param_dtype: DTypeLike = jnp.float32
     """Storage dtype of the parameters."""
-    remat: bool = False
+    remat: Remat = "off"
     """Recompute each residual block and attention in the backward pass."""
 
     def __post_init__(self):
@@ -101,7 +101,7 @@ class MidBlock(nnx.Module):
 
     def __init__(self, cfg: VAEConfig, *, rngs: nnx.Rngs):
         width = cfg.channels[-1]
-        self.remat = cfg.remat
+        self.remat: Remat = cfg.remat
         self.resnets = nnx.List([_resnet(cfg, width, width, rngs) for _ in range(2)])
         self.attentions = nnx.List([Attention(cfg, rngs=rngs)])
 
@@ -127,7 +127,8 @@ class Level(nnx.Module):
         else:
             change = [] if last else [Downsample(outputs, padding="end", rngs=rngs, **cfg.kinds)]
             self.downsamplers = nnx.List(change)
-        self.up, self.remat = up, cfg.remat
+        self.up = up
+        self.remat: Remat = cfg.remat
 
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h2 w2 D"]:
         for block in self.resnets:

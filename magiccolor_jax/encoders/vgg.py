@@ -11,7 +11,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from magiccolor_jax.nn.remat import call
+from magiccolor_jax.nn.remat import Remat, call
 
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
@@ -42,7 +42,7 @@ class VGG19Config:
     """Compute dtype; the input is normalised in f32."""
     param_dtype: DTypeLike = jnp.float32
     """Dtype of the parameters."""
-    remat: bool = False
+    remat: Remat = "off"
     """Recompute each block in the backward pass."""
 
     def __post_init__(self):

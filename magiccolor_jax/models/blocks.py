@@ -14,7 +14,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from magiccolor_jax.nn.remat import call
+from magiccolor_jax.nn.remat import Remat, call
 from magiccolor_jax.nn.resnet import ResnetBlock
 from magiccolor_jax.nn.spatial import Downsample, Upsample
 from magiccolor_jax.nn.transformer import Transformer2D
@@ -47,7 +47,7 @@ class BlocksConfig:
     """Compute dtype; norms, softmax and the output stay f32."""
     param_dtype: DTypeLike = jnp.float32
     """Storage dtype of the parameters."""
-    remat: bool = False
+    remat: Remat = "off"
     """Recompute each residual block and transformer in the backward pass."""
 
     def __post_init__(self):
@@ -102,7 +102,7 @@ class DownBlock(nnx.Module):
 
     def __init__(self, cfg: BlocksConfig, level: int, *, rngs: nnx.Rngs):
         inputs, outputs = cfg.channels[max(level - 1, 0)], cfg.channels[level]
-        self.remat = cfg.remat
+        self.remat: Remat = cfg.remat
         self.resnets = nnx.List(
             [resnet(cfg, inputs if i == 0 else outputs, outputs, rngs) for i in range(cfg.layers)]
         )
@@ -134,7 +134,7 @@ class MidBlock(nnx.Module):
 
     def __init__(self, cfg: BlocksConfig, *, rngs: nnx.Rngs):
         width = cfg.channels[-1]
-        self.remat = cfg.remat
+        self.remat: Remat = cfg.remat
         self.resnets = nnx.List([resnet(cfg, width, width, rngs) for _ in range(2)])
         self.attentions = nnx.List([transformer(cfg, width, rngs)])
 
@@ -155,7 +155,7 @@ class UpBlock(nnx.Module):
         outputs = cfg.channels[level]
         carried = [cfg.channels[min(level + 1, last)]] + [outputs] * cfg.layers
         skips = [outputs] * cfg.layers + [cfg.channels[max(level - 1, 0)]]
-        self.remat = cfg.remat
+        self.remat: Remat = cfg.remat
         self.resnets = nnx.List(
             [resnet(cfg, a + b, outputs, rngs) for a, b in zip(carried, skips, strict=True)]
         )

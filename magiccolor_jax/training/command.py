@@ -65,9 +65,9 @@ def main(arguments: Sequence[str]) -> int:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return _complain(
-            "the device's memory is full: use a smaller --batch or a larger --accumulate, --remat, "
-            "more devices along fsdp, or --optim.kind adafactor; --dry-run shows what takes how "
-            "much"
+            "the device's memory is full: use a smaller --batch or a larger --accumulate, --remat "
+            "full, more devices along fsdp, or --optim.kind adafactor; --dry-run shows what takes "
+            "how much"
         )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from magiccolor_jax.data.loader import DataConfig
+from magiccolor_jax.nn.remat import Remat
 from magiccolor_jax.recipe import Recipe
 from magiccolor_jax.training.optim import OptimConfig
 from magiccolor_jax.training.stages import Stage, stage1
@@ -96,9 +97,9 @@ class TrainConfig:
     """Type of the trained parameters; bfloat16 halves their memory and loses small updates."""
     precision: Literal["float32", "bfloat16"] | None = None
     """Type that is computed in; default float32 on CPU, bfloat16 on accelerators."""
-    remat: bool = True
-    """Recompute the blocks' insides in the backward pass: a third more work, a fraction of the
-    memory."""
+    remat: Remat = "full"
+    """What the backward pass computes again: `full`, everything inside of a block, a third more
+    work for a fraction of the memory; `dots`, all but products of matrices; `off`, nothing."""
     save: SaveConfig = field(default_factory=SaveConfig)
     """Checkpoints."""
     report: ReportConfig = field(default_factory=ReportConfig)

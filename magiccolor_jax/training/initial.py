@@ -22,6 +22,7 @@ from magiccolor_jax.models.context import ContextConfig
 from magiccolor_jax.models.controlnet import ControlNetConfig
 from magiccolor_jax.models.magiccolor import MagicColorConfig
 from magiccolor_jax.models.unet import UNetConfig
+from magiccolor_jax.nn.remat import Remat
 from magiccolor_jax.parallel.mesh import replicated
 from magiccolor_jax.precision import Precision
 from magiccolor_jax.recipe import Recipe
@@ -218,7 +219,7 @@ def load_frozen(
     recipe: Recipe,
     losses: LossConfig,
     precision: Precision,
-    remat: bool,
+    remat: Remat,
     mesh: Mesh,
 ) -> Frozen:
     """The networks that training reads, a copy on every device.

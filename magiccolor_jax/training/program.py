@@ -131,7 +131,7 @@ class Program:
         self._flops: dict[Any, float] = {}
         self._peak = peak_flops(jax.devices()[0].device_kind)
         self.key = jax.random.key(design.config.seed)
-        thrifty = design.config.remat and jax.default_backend() == "cpu"
+        thrifty = design.config.remat != "off" and jax.default_backend() == "cpu"
         self._step = jax.jit(
             self._run_step,
             out_shardings=(design.shardings, design.whole),

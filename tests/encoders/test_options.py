@@ -44,7 +44,7 @@ NETWORKS = [
 @pytest.mark.parametrize(("kind", "cfg", "apply", "side"), NETWORKS)
 def test_remat_changes_neither_output_nor_gradients(kind, cfg, apply, side):
     plain = randomise(abstract(kind, cfg), seed=0)
-    again = abstract(kind, dataclasses.replace(cfg, remat=True))
+    again = abstract(kind, dataclasses.replace(cfg, remat="full"))
     nnx.update(again, nnx.state(plain, nnx.Param))
     pixels = jax.random.uniform(jax.random.key(1), (1, side, side, 3))
 

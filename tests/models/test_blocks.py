@@ -48,8 +48,9 @@ def output_and_gradients(unet, inputs):
     return nnx.value_and_grad(lambda unet: jnp.sum(jnp.sin(predict(unet, *inputs))))(unet)
 
 
-def test_remat_changes_neither_output_nor_gradients(plain, inputs):
-    remat = with_weights_of(plain, dataclasses.replace(CFG, remat=True))
+@pytest.mark.parametrize("policy", ["full", pytest.param("dots", marks=pytest.mark.slow)])
+def test_remat_changes_neither_output_nor_gradients(plain, inputs, policy):
+    remat = with_weights_of(plain, dataclasses.replace(CFG, remat=policy))
     # Two levels of one layer: 2 + 2 + 4 residual blocks, 1 + 1 + 2 transformers.
     equations = jax.make_jaxpr(lambda: predict(remat, *inputs))().eqns
     assert sum("remat" in equation.primitive.name for equation in equations) == 8 + 4

@@ -35,7 +35,7 @@ def test_an_implementation_that_is_asked_for_is_taken():
 
 
 def test_nothing_is_computed_twice():
-    double = lambda x: call(lambda y: 2 * y, True, x)  # noqa: E731
+    double = lambda x: call(lambda y: 2 * y, "full", x)  # noqa: E731
     x = jnp.ones(3)
     assert primitives(double, x) == {"remat2"}
     with plain_programs():

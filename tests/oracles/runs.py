@@ -96,7 +96,7 @@ def small_run(folder: Path, **changes: Any) -> TrainConfig:
         "batch": 2,
         "steps": 6,
         "average": 0.9,
-        "remat": False,
+        "remat": "off",
         "optim": OptimConfig(lr=1e-3, warmup=0),
         "save": SaveConfig(every=3),
         "report": ReportConfig(every=1, preview_every=0),

@@ -157,11 +157,11 @@ def frozen(folder, **losses):
     config = read_config(folder)
     given = LossConfig(**losses)
     mesh = train_mesh((1, 1, 1))
-    return load_frozen(folder, config, Recipe.paper(), given, F32, True, mesh)
+    return load_frozen(folder, config, Recipe.paper(), given, F32, "full", mesh)
 
 
 def test_only_what_the_losses_need_is_loaded(start, tmp_path):
-    assert frozen(start).vgg is not None and frozen(start).encoders.vae.cfg.remat
+    assert frozen(start).vgg is not None and frozen(start).encoders.vae.cfg.remat == "full"
     assert frozen(start, perceptual=0.0).vgg is None
     without = write_nano_model(tmp_path / "model", small_config())
     with pytest.raises(ValueError, match=r"lacks \['vgg19'\]"):
