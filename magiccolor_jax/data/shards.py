@@ -37,7 +37,7 @@ READING = "readahead_buffer_size:0,max_parallelism:0"
 
 
 VERSION = 1
-"""Of the sidecar and of the records' schema."""
+"""Of the sidecar's format; records have one of their own."""
 
 OPEN_SHARDS = 64
 """Most that a process keeps open: systems allow a thousand files or so."""

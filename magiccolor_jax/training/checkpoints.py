@@ -136,8 +136,10 @@ class Checkpoints:
         Raises:
             OSError: the disk is full.
         """
-        self.wait()
-        self._manager.close()
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
 
 
 @contextmanager
