@@ -44,7 +44,7 @@ from magiccolor_jax.types import Sizes
 
 SIZES = Sizes(page=128, canvas=128, reference=112, clip=32)
 LATENT_CHANNELS = 16
-DINO = DINOv2Config.nano(hidden_size=64, num_attention_heads=4, image_size=112)
+DINO = DINOv2Config.nano(image_size=112)
 AUTOENCODER = VAEConfig(
     channels=(16, 16, 32, 64),
     layers=1,
@@ -60,7 +60,7 @@ BLOCKS: dict[str, Any] = {
     "groups": 16,
     "context": CLIPVisionConfig.nano().projection_dim,
 }
-GUIDER: dict[str, Any] = BLOCKS | {"embedding_channels": (16, 16, 32, 64)}
+GUIDER: dict[str, Any] = BLOCKS | {"embedding_channels": (8, 8, 16, 64)}
 
 TRAINED: dict[str, Any] = {
     "denoiser": UNetConfig(**BLOCKS, out_channels=LATENT_CHANNELS),

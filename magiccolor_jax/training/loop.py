@@ -120,8 +120,8 @@ class Training:
         if self.position.step == 0:
             self._preview(0)
         remaining = range(self.position.step, self.config.steps)
-        rows = self.start.design.rows(self.config.batch)
-        reading = batches(self.data, self.config.data, rows, remaining)
+        mine = self.start.design.rows(self.config.batch)
+        reading = batches(self.data, self.config.data, mine, remaining)
         for finished in (index + 1 for index in remaining):
             rows = self._read(reading, stop)
             if rows is None:
