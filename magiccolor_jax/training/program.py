@@ -125,7 +125,9 @@ class Program:
             "vgg": frozen.vgg,
         }
         self._graph, values = nnx.split(nets)
-        there = jax.device_put((values, frozen.nulls), design.whole)
+        # By way of the host: what one device computed cannot be put onto other processes'.
+        nulls = jax.tree.map(np.asarray, frozen.nulls)
+        there = jax.device_put((values, nulls), design.whole)
         self.constants = Constants(fixed, there)
         self._seen: set[Any] = set()
         self._flops: dict[Any, float] = {}
