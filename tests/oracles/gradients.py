@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from converters import maps
 from magiccolor_jax.conditioning.assemble import Encoders
-from magiccolor_jax.data.transforms import mask_box
+from magiccolor_jax.data.transforms import IMAGENET_MEAN, IMAGENET_STD, mask_box
 from magiccolor_jax.diffusion.schedule import Prediction, Schedule
 from magiccolor_jax.encoders.vgg import VGG19, VGG19Config
 from magiccolor_jax.losses.objective import Frozen, Keys, LossConfig, Objective, random_crop
