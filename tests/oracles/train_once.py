@@ -62,7 +62,9 @@ def main() -> int:
     args = arguments()
     import jax
 
-    jax.config.update("jax_compilation_cache_dir", str(args.folder / "compiled"))
+    if not args.process:
+        # Process 0 alone would find its program there, and CPU's collectives wait for 30 seconds.
+        jax.config.update("jax_compilation_cache_dir", str(args.folder / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     from oracles.runs import cheap_run, looking
     from rich.console import Console
