@@ -23,7 +23,6 @@ from bench_losses import compiled_step
 from report import ROOT, Row, show, write_json
 
 from magiccolor_jax.data.loader import DataConfig, Sampling, batches
-from magiccolor_jax.data.plan import Plan
 from magiccolor_jax.data.records import Provenance
 from magiccolor_jax.data.samples import Maker, Play
 from magiccolor_jax.data.shards import write_records
@@ -145,8 +144,7 @@ def pace(args: Args) -> Sequence[Row]:
 def _pace(kind: str, where: str, samples: int) -> Row:
     source = open_source(where)
     maker = Maker(Play(), Recipe.paper(), Sizes(), instances=10)
-    shapes = [maker.shape_of(source.outline(i)) for i in range(len(source))]
-    sampling = Sampling(source, Plan(shapes, 1, 0), maker, 0)
+    sampling = Sampling.of(source, maker, 1, 0)
     config = DataConfig(threads=1, ahead=1)
     reading = batches(sampling, config, range(1), range(samples + 1))
     next(reading)

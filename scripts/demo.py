@@ -17,7 +17,7 @@ from make_release_checkpoint import main as make_release
 from PIL import Image
 
 from magiccolor_jax import cli, read_case
-from magiccolor_jax.files import atomic_file
+from magiccolor_jax.data.pictures import write_png
 
 ROOT = Path(__file__).parents[1]
 STRIP_HEIGHT = 384
@@ -45,8 +45,7 @@ def main() -> None:
     options = ("--model", model, "--out", pictures, "--recipe", "paper", "--steps", 8)
     run("colorize", args.case, *options)
     strip = args.out / "strip.png"
-    with atomic_file(strip) as temporary:
-        Image.fromarray(side_by_side(args.case, pictures)).save(temporary, format="PNG")
+    write_png(strip, side_by_side(args.case, pictures))
     print(f"\nPage, references and result side by side: {strip}")
     print("The weights are RANDOM: this shows the whole path at work, not its colours.")
 

@@ -26,15 +26,14 @@ from compose_cases import compose_cases
 from jaxtyping import Float, UInt8
 from overfit_model import make_model
 from palettes import own_closest, own_distances, psnr
-from PIL import Image
 from report import Row, show, write_json
 from rich.console import Console
 
 from magiccolor_jax import Colorizer, cli, read_case
 from magiccolor_jax.data.loader import DataConfig
 from magiccolor_jax.data.palette import PalettePlay
+from magiccolor_jax.data.pictures import write_png
 from magiccolor_jax.data.samples import Play
-from magiccolor_jax.files import atomic_file
 from magiccolor_jax.losses.objective import LossConfig
 from magiccolor_jax.training.config import ReportConfig, SaveConfig, TrainConfig
 from magiccolor_jax.training.loop import Training
@@ -88,7 +87,7 @@ def main(args: Args) -> int:
     for number in (1, 2):
         if code := Training(plan_training(run_of(args, number)), Console(stderr=True)).run():
             return code
-    write_picture(args.out / "curve.png", curve([args.out / "stage1", args.out / "stage2"]))
+    write_png(args.out / "curve.png", curve([args.out / "stage1", args.out / "stage2"]))
     model = args.out / "model"
     if not model.exists() and (code := cli.run(["convert", str(args.out / "stage2"), str(model)])):
         return code
@@ -130,7 +129,7 @@ def judge(args: Args, model: Path, cases: list[Case]) -> int:
     other = colorizer(swapped, **SAMPLING)
     rows = [measure(*page) for page in zip(cases, orders, made, other, strict=True)]
     show("pages", rows)
-    write_picture(args.out / "pages.png", sheet(cases, made, other))
+    write_png(args.out / "pages.png", sheet(cases, made, other))
     twins = [row for row in rows if row["twins"]]
     found = {
         "PSNR, dB": (float(np.mean([row["PSNR, dB"] for row in rows])), PSNR),
@@ -234,12 +233,6 @@ def losses_of(run: Path) -> Float[np.ndarray, "N 2"]:
     """Step and mean loss of every line that a run wrote."""
     lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     return np.array([(line["step"], line["loss"]) for line in lines if "loss" in line])
-
-
-def write_picture(path: Path, pixels: UInt8[np.ndarray, "H W 3"]) -> None:
-    """Writes a PNG atomically."""
-    with atomic_file(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import math
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,13 +22,12 @@ from rich.progress import track
 
 from magiccolor_jax.checkpoint import (
     CONFIG_NAME,
+    KINDS,
     ModelConfig,
-    parameter_shapes,
     save_network,
     write_config,
 )
 from magiccolor_jax.data.loader import DataConfig, Sampling, batches
-from magiccolor_jax.data.plan import Plan
 from magiccolor_jax.data.samples import Maker, Play
 from magiccolor_jax.data.sources import open_source
 from magiccolor_jax.diffusion.schedule import Schedule
@@ -39,7 +38,6 @@ from magiccolor_jax.models.controlnet import ControlNetConfig
 from magiccolor_jax.models.unet import UNetConfig
 from magiccolor_jax.nn.abstract import abstract
 from magiccolor_jax.recipe import Recipe
-from magiccolor_jax.tensorfile import TensorFileWriter, TensorSpec
 from magiccolor_jax.types import Sizes
 
 SIZES = Sizes(page=128, canvas=128, reference=112, clip=32)
@@ -79,6 +77,8 @@ RANDOM: dict[str, Any] = {
     "dinov2": DINO,
 }
 
+Network = TypeVar("Network", bound=nnx.Module)
+
 BATCH = 4
 CROP = 64
 """Pixels."""
@@ -104,7 +104,8 @@ def make_model(folder: Path, cases: Path, steps: int, play: Play, seed: int) -> 
     autoencoder, scaling = train_autoencoder(pictures(cases, play, steps, seed), steps, seed)
     save_network(folder / "vae.safetensors", autoencoder)
     for name, cfg in RANDOM.items():
-        write_random(folder / f"{name}.safetensors", cfg, name)
+        module = next(module for kind, module in KINDS.values() if type(cfg) is kind)
+        save_network(folder / f"{name}.safetensors", random_network(module, cfg, name))
     networks = TRAINED | RANDOM
     networks["vae"] = dataclasses.replace(AUTOENCODER, scaling_factor=scaling)
     schedule = dataclasses.replace(
@@ -122,8 +123,7 @@ def pictures(
     """
     source = open_source(f"cases:{cases}")
     maker = Maker(play, Recipe.paper(), SIZES, instances=10)
-    shapes = [maker.shape_of(source.outline(i)) for i in range(len(source))]
-    sampling = Sampling(source, Plan(shapes, BATCH, seed), maker, seed)
+    sampling = Sampling.of(source, maker, BATCH, seed)
     random = np.random.default_rng(seed)
     reading = batches(sampling, DataConfig(threads=1), range(BATCH), range(steps))
     for number, batch in enumerate(reading):
@@ -137,10 +137,7 @@ def train_autoencoder(
     shown: Iterator[Float[np.ndarray, "B H W 3"]], steps: int, seed: int
 ) -> tuple[VAE, float]:
     """The trained autoencoder, and the scaling factor that its latents want."""
-    model = abstract(VAE, AUTOENCODER)
-    graph, state = nnx.split(model)
-    for path, leaf in nnx.to_flat_state(state):
-        leaf.set_value(jnp.asarray(drawn("/".join(map(str, ("vae", *path))), leaf.shape)))
+    graph, state = nnx.split(random_network(VAE, AUTOENCODER, "vae"))
     rate = optax.warmup_cosine_decay_schedule(0, PEAK_LR, min(50, steps), steps)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
     moments = optimizer.init(state)
@@ -181,13 +178,13 @@ def _decibels(found: dict[str, Any]) -> float:
     return 10 * math.log10(4 / float(found["error"]))
 
 
-def write_random(path: Path, cfg: Any, name: str) -> None:
-    """Writes a network with random weights that keep activations of order one."""
-    shapes = parameter_shapes(cfg)
-    specs = {key: TensorSpec(np.dtype(np.float32), shape) for key, shape in shapes.items()}
-    with TensorFileWriter(path, specs) as writer:
-        for key, shape in shapes.items():
-            writer.write(key, drawn(f"{name}/{key}", shape))
+def random_network(module: type[Network], cfg: Any, name: str) -> Network:
+    """A network with random weights that keep activations of order one."""
+    network = abstract(module, cfg)
+    graph, state = nnx.split(network)
+    for path, leaf in nnx.to_flat_state(state):
+        leaf.set_value(jnp.asarray(drawn("/".join(map(str, (name, *path))), leaf.shape)))
+    return nnx.merge(graph, state)
 
 
 def drawn(path: str, shape: tuple[int, ...]) -> Float[np.ndarray, "*S"]:

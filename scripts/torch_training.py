@@ -58,7 +58,7 @@ def torch_step(nets: Networks, losses: LossConfig, instances: int) -> Callable[[
     for network in trained(models).values():
         parameters += list(network.requires_grad_(True).parameters())
     optimizer = torch.optim.AdamW(parameters, lr=1e-5)
-    given = _pictures(nets, instances), _drawn(nets, instances), _terms(losses)
+    given = _pictures(nets, instances), _drawn(nets, instances), Terms.of(losses, "epsilon", 0.5)
 
     def step() -> float:
         optimizer.zero_grad(set_to_none=True)
@@ -101,18 +101,4 @@ def _drawn(nets: Networks, instances: int) -> Drawn:
         torch.rand(1, instances, grid, grid) < 0.1,
         True,
         [(0, 0)],
-    )
-
-
-def _terms(losses: LossConfig) -> Terms:
-    return Terms(
-        prediction="epsilon",
-        progress=0.5,
-        gamma=losses.min_snr_gamma,
-        perceptual=losses.perceptual,
-        color=losses.color,
-        share=losses.picture_share,
-        below=losses.picture_below,
-        crop=losses.picture_crop,
-        edge=losses.edge,
     )

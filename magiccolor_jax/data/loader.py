@@ -17,6 +17,7 @@ from magiccolor_jax.data.pictures import CaseError
 from magiccolor_jax.data.plan import Draw, Plan, Rows
 from magiccolor_jax.data.samples import Maker, Play, join
 from magiccolor_jax.data.scenes import Source
+from magiccolor_jax.data.sources import outlines
 from magiccolor_jax.types import TrainingBatch
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,16 @@ class Sampling(NamedTuple):
     plan: Plan
     maker: Maker
     seed: int
+
+    @classmethod
+    def of(cls, source: Source, maker: Maker, batch: int, seed: int) -> "Sampling":
+        """Batches of all scenes of a source.
+
+        Raises:
+            ValueError: there is no scene, or one report of those that cannot be used.
+        """
+        shapes = [maker.shape_of(outline) for outline in outlines(source)]
+        return cls(source, Plan(shapes, batch, seed), maker, seed)
 
     def __call__(self, draw: Draw) -> TrainingBatch:
         """The sample of a draw; a scene that cannot be used is replaced by another, of its shape

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin
+
+from magiccolor_jax.files import atomic_file
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 """Endings (any case) of the files that are looked at; all others are ignored."""
@@ -119,6 +121,18 @@ def read_masked(
         return picture, np.full(picture.shape[:2], 255, np.uint8)
     check_not_empty(path, alpha)
     return picture, alpha
+
+
+def write_png(
+    path: Path, pixels: UInt8[np.ndarray, "H W 3"], info: PngImagePlugin.PngInfo | None = None
+) -> None:
+    """Writes a PNG atomically.
+
+    Args:
+        info: texts that go into it.
+    """
+    with atomic_file(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG", pnginfo=info)
 
 
 def picture_size(path: Path) -> tuple[int, int]:

@@ -171,8 +171,7 @@ class Maker:
             case, self.recipe, self.sizes, bucket=bucket, seed=seed, jitter=jitter, report=False
         )
         truth = to_signed(place(target, prepared.fit, WHITE))
-        found = prepared.batch, truth[None], *self._patches(played, bucket)
-        return TrainingBatch(*found)
+        return TrainingBatch(prepared.batch, truth[None], *self._patches(played, bucket))
 
     def _lines(self, scene: Scene) -> Picture:
         """The page's line art, of its original colours: an extractor must not see the new ones."""
@@ -226,8 +225,9 @@ class Maker:
         fringe = _fringe(scene) if self.play.palette.probability else None
         for mask, view in chosen:
             recolouring = draw_recolouring(target[mask > 0], self.play.palette, rng)
-            around = mask if fringe is None else np.where(fringe & _grown(mask), 255, mask)
-            target = recolour(target, around.astype(np.uint8), recolouring)
+            if fringe is not None:
+                mask = np.where(fringe & _grown(mask), np.uint8(255), mask)
+            target = recolour(target, mask, recolouring)
             if view is not None:
                 view = View(recolour(view.picture, view.mask, recolouring), view.mask)
             views.append(view)
@@ -287,7 +287,7 @@ def _check_view(scene: Scene, index: int, view: View) -> None:
 
 
 def _widened(scene: Scene, page: tuple[int, int]) -> Scene:
-    """A scene on white, in the proportions of a page, below and at the right of nothing."""
+    """A scene in the proportions of a page: with white below or at the right of it."""
     height, width = scene.target.shape[:2]
     wide = max(width, round(height * page[1] / page[0]))
     high = max(height, round(wide * page[0] / page[1]))

@@ -128,10 +128,6 @@ class Played(NamedTuple):
     """Before the jitter of brightness and contrast."""
 
 
-DISGUISES = (2, 4, 7)
-"""The steps of `play` after which a picture cannot be copied pixel by pixel."""
-
-
 def play(
     picture: Picture,
     mask: Mask,
@@ -167,7 +163,8 @@ def play(
         (config.shuffle, shuffle, (config.patches,)),
     ]
     happens = [rng.random() < probability for probability, _, _ in steps]
-    able = [number for number in DISGUISES if steps[number][0] > 0]
+    disguises = (rotate, warp, shuffle)  # no pixel can be copied after these
+    able = [i for i, (chance, change, _) in enumerate(steps) if chance and change in disguises]
     if disguise and able and not any(happens[number] for number in able):
         happens[int(rng.choice(able))] = True
     reference = _trim(_paint(picture, mask))
@@ -186,15 +183,13 @@ def crop(reference: Reference, rng: np.random.Generator, window: tuple[float, fl
     Args:
         window: range of its sides, as shares of the picture's.
     """
-    whole = np.count_nonzero(reference.mask)
+    shape, pixels = reference.mask.shape, np.count_nonzero(reference.mask)
     for _ in range(CROPS):
-        sides = [max(1, round(side * rng.uniform(*window))) for side in reference.mask.shape]
-        top, left = (
-            int(rng.integers(whole - part + 1))
-            for whole, part in zip(reference.mask.shape, sides, strict=True)
-        )
-        at = slice(top, top + sides[0]), slice(left, left + sides[1])
-        if 2 * np.count_nonzero(reference.mask[at]) >= whole:
+        height, width = (max(1, round(side * rng.uniform(*window))) for side in shape)
+        top = int(rng.integers(shape[0] - height + 1))
+        left = int(rng.integers(shape[1] - width + 1))
+        at = slice(top, top + height), slice(left, left + width)
+        if 2 * np.count_nonzero(reference.mask[at]) >= pixels:
             return _trim(Reference(reference.picture[at], reference.mask[at]))
     return reference
 

@@ -252,16 +252,16 @@ def _open(path: Path) -> _Shard:
     if table[0, 0] != VERSION:
         rule, got = "this version reads its own format", f"version {table[0, 0]}"
         raise _mismatch(sidecar, rule, f"version {VERSION}", got)
-    size = path.stat().st_size
-    wanted, found = (table[0, 1], table[0, 2]), (size, len(table) - 1)
-    if wanted == found:
-        reader = array_record_module.ArrayRecordReader(str(path), READING)
-        found = size, reader.num_records()
-        wanted, found = (*wanted, table[1, 3]), (*found, zlib.crc32(_read(path, reader, 0)))
-        reader.close()
+    rule, names = "shard and sidecar belong together", "{} bytes of {} records"
+    wanted, found = (table[0, 1], table[0, 2]), (path.stat().st_size, len(table) - 1)
     if wanted != found:
-        names = "{} bytes of {} records" + ", CRC-32 {} of the first" * (len(found) - 2)
-        rule = "shard and sidecar belong together"
+        raise _mismatch(path, rule, names.format(*wanted), names.format(*found))
+    reader = array_record_module.ArrayRecordReader(str(path), READING)
+    wanted = table[0, 2], table[1, 3]
+    found = reader.num_records(), zlib.crc32(_read(path, reader, 0))
+    reader.close()
+    if wanted != found:
+        names = "{} records, CRC-32 {} of the first"
         raise _mismatch(path, rule, names.format(*wanted), names.format(*found))
     return _Shard(path, table[1:])
 

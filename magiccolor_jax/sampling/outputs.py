@@ -15,7 +15,7 @@ from PIL import Image, PngImagePlugin
 
 from magiccolor_jax.checkpoint import CONFIG_NAME
 from magiccolor_jax.data.cases import case_files
-from magiccolor_jax.data.pictures import BOMBS, DECODER_ERRORS, CaseError
+from magiccolor_jax.data.pictures import BOMBS, DECODER_ERRORS, CaseError, write_png
 from magiccolor_jax.files import atomic_file
 from magiccolor_jax.tensorfile import TensorFile
 
@@ -77,8 +77,7 @@ def write_picture(path: Path, picture: UInt8[np.ndarray, "H W 3"], made_by: dict
     """Writes a PNG atomically, with `made_by` in its metadata."""
     info = PngImagePlugin.PngInfo()
     info.add_itxt(METADATA_KEY, json.dumps(made_by, sort_keys=True))
-    with atomic_file(path) as temporary:
-        Image.fromarray(picture).save(temporary, format="PNG", pnginfo=info)
+    write_png(path, picture, info)
 
 
 def read_made_by(path: Path) -> dict[str, Any] | None:

@@ -13,13 +13,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image
 from rich.console import Console
 
 from magiccolor_jax.data.loader import Sampling, batches
-from magiccolor_jax.data.pictures import CaseError
+from magiccolor_jax.data.pictures import CaseError, write_png
 from magiccolor_jax.data.plan import Plan
-from magiccolor_jax.files import atomic_file
 from magiccolor_jax.training.checkpoints import Checkpoints
 from magiccolor_jax.training.export import save_fixed
 from magiccolor_jax.training.folder import check_shared, claimed
@@ -89,7 +87,7 @@ class Training:
         held.enter_context(claimed(config.out))
         self.record = RunRecord(config, trained_model(start).to_json(), fingerprint)
         self.checkpoints = Checkpoints(config.out / "checkpoints", config.save)
-        began, doing = self.record.start, self.console.status
+        began, doing = self.record.content["start"], self.console.status
         ready = make_ready(start, self.checkpoints, fingerprint, began, doing)
         folder, self.program, self.state, self.position = ready
         if changes := recipe_changes(start):
@@ -117,7 +115,7 @@ class Training:
 
     def _steps(self, stop: Stop) -> int:
         stop.saves = True
-        if self.position.step == 0:
+        if self.position.step == 0 and self._due(0, self.config.report.preview_every):
             self._preview(0)
         remaining = range(self.position.step, self.config.steps)
         mine = self.start.design.rows(self.config.batch)
@@ -126,7 +124,7 @@ class Training:
             rows = self._read(reading, stop)
             if rows is None:
                 return self._stopped(finished - 1)
-            self.profile.before(finished)
+            self.profile.before(finished, self.state.step)
             batch = self.program.put(rows)
             self._step(finished, batch)
             self.reporter.advance(finished)
@@ -232,14 +230,10 @@ class Training:
         self._validated = finished
 
     def _preview(self, finished: int) -> None:
-        if self.config.report.preview_every == 0:
-            return
         with self.reporter.doing("preview"):
             pixels = self._previewer(self._values())
         if jax.process_index() == 0:
-            path = self.config.out / "previews" / f"{finished:07}.png"
-            with atomic_file(path) as temporary:
-                Image.fromarray(pixels).save(temporary, format="PNG")
+            write_png(self.config.out / "previews" / f"{finished:07}.png", pixels)
         self.reporter.picture(finished, "preview", pixels)
 
     def _values(self) -> Parameters:

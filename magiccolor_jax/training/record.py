@@ -26,9 +26,8 @@ class RunRecord:
         fingerprint: of the data's plan.
         """
         self.path = config.out / RECORD
-        earlier = read_record(config.out) if self.path.is_file() else {}
-        self.start: str | None = earlier.get("start")
-        """The model folder that an earlier part of the run began with."""
+        self.earlier = earlier = read_record(config.out) if self.path.is_file() else {}
+        """What an earlier part of the run has written."""
         self.content = {
             "state": "running",
             "step": 0,
@@ -36,7 +35,7 @@ class RunRecord:
             "seed": config.seed,
             "metrics": earlier.get("metrics", {}),
             "error": None,
-            "start": self.start,
+            "start": earlier.get("start"),
             "started": earlier.get("started", _now()),
             "updated": _now(),
             "code": code_version(),
@@ -57,13 +56,10 @@ class RunRecord:
 
     def failed_to_start(self, error: BaseException) -> None:
         """Notes why; what an earlier part of the run says of itself stays."""
-        changes = {"state": "failed", "error": f"{type(error).__name__}: {error}"}
-        if self.path.is_file():
-            earlier = read_record(self.path.parent)
-            if earlier["state"] != "running":  # running: it was killed
-                return
-            self.content = earlier
-        self.update(**changes)
+        if self.earlier and self.earlier["state"] != "running":  # running: it was killed
+            return
+        self.content = self.earlier or self.content
+        self.update(state="failed", error=f"{type(error).__name__}: {error}")
 
 
 def read_record(run: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from magiccolor_jax.data.listing import digest
 from magiccolor_jax.data.loader import Sampling
 from magiccolor_jax.data.plan import Plan
 from magiccolor_jax.data.samples import Maker, Play
-from magiccolor_jax.data.sources import Concatenation, open_source, outlines
+from magiccolor_jax.data.sources import Concatenation, open_source
 from magiccolor_jax.losses.objective import Frozen
 from magiccolor_jax.parallel.sharding import imagined_mesh, train_mesh
 from magiccolor_jax.precision import for_inference
@@ -113,9 +113,7 @@ def held_out_data(start: Start, training: Sampling) -> Sampling:
 
 def _sampling(start: Start, sources: tuple[str, ...], play: Play, seed: int) -> Sampling:
     source = Concatenation([open_source(text) for text in sources])
-    maker = _maker(start, play)
-    shapes = [maker.shape_of(outline) for outline in outlines(source)]
-    return Sampling(source, Plan(shapes, start.design.config.batch, seed), maker, seed)
+    return Sampling.of(source, _maker(start, play), start.design.config.batch, seed)
 
 
 def _maker(start: Start, play: Play) -> Maker:

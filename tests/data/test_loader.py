@@ -10,7 +10,6 @@ from oracles.training import SMALL_SIZES
 
 from magiccolor_jax.data.loader import ATTEMPTS, DataConfig, Sampling, batches
 from magiccolor_jax.data.pictures import CaseError
-from magiccolor_jax.data.plan import Plan
 from magiccolor_jax.data.samples import Maker, Play
 from magiccolor_jax.data.sources import open_source
 from magiccolor_jax.recipe import Recipe
@@ -26,8 +25,7 @@ def pages(tmp_path_factory):
 def sampling(pages: Path, seed: int = 0) -> Sampling:
     source = open_source(f"cases:{pages}")
     maker = Maker(Play(), Recipe.paper(), SMALL_SIZES, instances=4)
-    shapes = [maker.shape_of(source.outline(i)) for i in range(len(source))]
-    return Sampling(source, Plan(shapes, BATCH, seed), maker, seed)
+    return Sampling.of(source, maker, BATCH, seed)
 
 
 def read(given, config=None, rows=range(BATCH), steps=range(6)):

@@ -155,22 +155,6 @@ def draw(setting: Setting) -> Drawn:
     )
 
 
-def terms_of(setting: Setting) -> Terms:
-    """The settings as the oracle takes them."""
-    losses = setting.losses
-    return Terms(
-        prediction=setting.prediction,
-        progress=STEP / STEPS,
-        gamma=losses.min_snr_gamma,
-        perceptual=losses.perceptual,
-        color=losses.color,
-        share=losses.picture_share,
-        below=losses.picture_below,
-        crop=losses.picture_crop,
-        edge=losses.edge,
-    )
-
-
 class Both:
     """Both sides' networks under the same perturbed weights."""
 
@@ -222,7 +206,8 @@ class Both:
         """Of PyTorch's autograd."""
         # Not diffusers' own `to`, which has advice to give.
         *models, vgg = (nn.Module.to(copy.deepcopy(x), dtype) for x in (*self.models, self.vgg))
-        inputs = in_type(shown, dtype), in_type(draw(setting), dtype), terms_of(setting)
+        terms = Terms.of(setting.losses, setting.prediction, STEP / STEPS)
+        inputs = in_type(shown, dtype), in_type(draw(setting), dtype), terms
         found, slopes = torch_objective.gradients(ReleaseModels(*models), vgg, *inputs)
         return Gradients(found, {path: self._turned(path, slopes) for path in self.trainable})
 

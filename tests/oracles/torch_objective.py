@@ -18,6 +18,8 @@ from oracles.vgg import DEVIATION, MEAN, activations
 from torch import Tensor, nn
 from torch.nn import functional
 
+from magiccolor_jax.losses.objective import LossConfig
+
 CELL = 16
 """Pixels of a page that make one DINOv2 patch of it, and the step of the crops."""
 
@@ -85,6 +87,21 @@ class Terms(NamedTuple):
     crop: int
     """Side in pixels."""
     edge: bool = True
+
+    @classmethod
+    def of(cls, losses: LossConfig, prediction: str, progress: float) -> "Terms":
+        """Our settings as the oracle takes them."""
+        return cls(
+            prediction=prediction,
+            progress=progress,
+            gamma=losses.min_snr_gamma,
+            perceptual=losses.perceptual,
+            color=losses.color,
+            share=losses.picture_share,
+            below=losses.picture_below,
+            crop=losses.picture_crop,
+            edge=losses.edge,
+        )
 
 
 def objective(
