@@ -1,5 +1,6 @@
 """A run's checkpoints (Orbax): written beside the training, renamed into place when whole."""
 
+import asyncio
 import errno
 import logging
 from collections.abc import Iterator
@@ -103,12 +104,13 @@ class Checkpoints:
             items: dict[str, Any] = {"position": ocp.args.JsonRestore()}
             items |= {name: ocp.args.StandardRestore(tree) for name, tree in trees.items()}
             args = ocp.args.Composite(**items)
-            found = None if report else self._manager.restore(step, args=args)
+            with _letting_reads_end():
+                found = None if report else self._manager.restore(step, args=args)
         except Exception as error:  # whatever reading torn files gives
             older = [number for number in self.steps() if number < step]
             raise ValueError(
                 f"{where}: a checkpoint must be whole; remove it, the same command goes on from "
-                f"{max(older, default='the start')}. Got {type(error).__name__}: {error}"
+                f"{max(older, default='the start')}. Got {_told(error)}"
             ) from None
         if found is None:
             raise ValueError(
@@ -140,6 +142,42 @@ class Checkpoints:
             self.wait()
         finally:
             self._manager.close()
+
+
+TOLD = 300
+"""Most characters of a reader's own words."""
+
+
+def _told(error: BaseException) -> str:
+    """The first cause of an error, on a line; what is raised from it holds whole specifications."""
+    while error.__cause__:
+        error = error.__cause__
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:TOLD]
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """Lets its tasks end before it closes."""
+
+    def close(self) -> None:
+        tasks = () if self.is_closed() else asyncio.all_tasks(self)
+        if tasks:
+            self.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        super().close()
+
+
+@contextmanager
+def _letting_reads_end() -> Iterator[None]:
+    """Orbax closes its loop at the first read that fails and leaves the others in the middle.
+
+    Each would be told of when it is collected, at any later time, or when TensorStore calls the
+    closed loop. Cancelling them does not keep TensorStore from that.
+    """
+    usual = asyncio.new_event_loop
+    asyncio.new_event_loop = _Loop
+    try:
+        yield
+    finally:
+        asyncio.new_event_loop = usual
 
 
 @contextmanager
