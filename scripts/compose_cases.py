@@ -16,11 +16,11 @@ import cv2
 import numpy as np
 import tyro
 from jaxtyping import Float, Int, UInt8
-from palettes import distance, palette_of
 from PIL import Image
 
 from magiccolor_jax.data.palette import PalettePlay, draw_recolouring, recolour
 from magiccolor_jax.data.selfplay import Reference, SelfPlay, make_reference
+from magiccolor_jax.evaluation.palettes import distance, palette_of
 from magiccolor_jax.files import atomic_directory
 
 WHITE = 255

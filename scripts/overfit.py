@@ -19,13 +19,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
+import jax.numpy as jnp
 import numpy as np
 import tyro
 from compose_cases import Args as ComposeArgs
 from compose_cases import compose_cases
 from jaxtyping import Float, UInt8
 from overfit_model import make_model
-from palettes import own_closest, own_distances, psnr
 from report import Row, show, write_json
 from rich.console import Console
 
@@ -34,6 +34,8 @@ from magiccolor_jax.data.loader import DataConfig
 from magiccolor_jax.data.palette import PalettePlay
 from magiccolor_jax.data.pictures import write_png
 from magiccolor_jax.data.samples import Play
+from magiccolor_jax.evaluation.palettes import leakage, own_closest
+from magiccolor_jax.evaluation.quality import psnr
 from magiccolor_jax.losses.objective import LossConfig
 from magiccolor_jax.training.config import ReportConfig, SaveConfig, TrainConfig
 from magiccolor_jax.training.loop import Training
@@ -175,14 +177,15 @@ def measure(
     """
     assert case.target is not None, "composed with one"
     drawn = [entry["id"] for entry in json.loads((case.path / "provenance.json").read_text())]
-    kept = own_closest(own_distances(made, case))
+    pair = [jnp.asarray(p[None] / np.float32(255)) for p in (made, case.target)]
+    kept = own_closest(leakage(made, case))
     # Only the first two changed places.
-    moved = own_closest(own_distances(other, case, order))[:2]
+    moved = own_closest(leakage(other, case, order))[:2]
     return {
         "page": case.name,
         "twins": drawn[0] == drawn[1],
         "instances": len(drawn),
-        "PSNR, dB": psnr(made, case.target),
+        "PSNR, dB": float(psnr(*pair)[0]),
         "own closest": kept.tolist(),
         "exchanged closest": moved.tolist(),
     }

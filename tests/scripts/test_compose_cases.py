@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 from compose_cases import Args, compose_cases
-from palettes import own_closest, own_distances
 
 from magiccolor_jax.data.cases import MASK_MIDDLE, read_case
+from magiccolor_jax.evaluation.palettes import leakage, own_closest
 
 SIDE = 48
 """Pixels of a drawing."""
@@ -69,7 +69,7 @@ def test_every_other_page_shows_one_drawing_twice(pages):
 def test_the_truth_is_nearest_to_its_own_references(pages):
     for folder in pages:
         case = read_case(folder)
-        assert own_closest(own_distances(truth(folder), case)).all()
+        assert own_closest(leakage(truth(folder), case)).all()
 
 
 def test_the_sketch_shows_lines_and_no_colour(pages):

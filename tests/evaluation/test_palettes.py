@@ -4,8 +4,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from palettes import distance, own_closest, own_distances, palette_of, psnr
+from scipy.optimize import linear_sum_assignment
+from skimage.color import deltaE_ciede2000, rgb2lab
 
+from magiccolor_jax.evaluation.palettes import (
+    distance,
+    dominant_colors,
+    leakage,
+    oklab_error,
+    own_closest,
+    palette_of,
+    transport,
+)
 from magiccolor_jax.types import Case
 
 WHITE, BLACK, RED, BLUE = (255, 255, 255), (0, 0, 0), (255, 0, 0), (0, 0, 255)
@@ -47,17 +57,44 @@ def two_regions(left, right):
 )
 def test_own_closest(left, right, expected):
     page, case = two_regions(left, right)
-    assert own_closest(own_distances(page, case)).tolist() == expected
+    assert own_closest(leakage(page, case)).tolist() == expected
 
 
 def test_the_edge_of_a_region_does_not_count():
     page, case = two_regions(RED, BLUE)
     page[4, 4:16] = BLUE
-    assert own_distances(page, case)[0, 0] == pytest.approx(0, abs=1e-3)
+    assert leakage(page, case)[0, 0] == pytest.approx(0, abs=1e-3)
 
 
-def test_psnr():
-    truth = np.full((4, 4, 3), 100, np.uint8)
-    picture = truth.copy()
-    picture[:2] += 10
-    assert psnr(picture, truth) == pytest.approx(10 * np.log10(255**2 / 50))
+def test_the_error_is_a_mean_over_the_inner_region():
+    page, case = two_regions(RED, BLUE)
+    made = page.copy()
+    made[4:16, 4:10] = BLUE
+    error = oklab_error(made, page, case.sketch_masks[0] > 0)
+    assert error == pytest.approx(0.5 * RED_TO_BLUE, rel=1e-3)
+    assert oklab_error(made, page, case.sketch_masks[1] > 0) == 0
+
+
+def lab(color):
+    return rgb2lab(np.array(color, np.uint8)[None, None])[0, 0]
+
+
+def test_transport_moves_what_is_too_much_alone():
+    few, many = (dominant_colors(pixels((RED, n), (BLUE, 40 - n))) for n in (10, 30))
+    expected = 0.5 * deltaE_ciede2000(lab(RED), lab(BLUE))
+    assert transport(few, many) == pytest.approx(expected, rel=1e-4)
+    assert transport(many, few) == pytest.approx(expected, rel=1e-4)
+    assert transport(many, many) == pytest.approx(0, abs=1e-4)
+
+
+def test_transport_takes_the_cheapest_pairs():
+    random = np.random.default_rng(0)
+    first, second = random.integers(0, 256, (2, 5, 3), dtype=np.uint8)
+    costs = deltaE_ciede2000(
+        *(rgb2lab(c[None])[0][:, None] for c in (first,)), rgb2lab(second[None])[0][None]
+    )
+    rows, columns = linear_sum_assignment(costs)
+    palettes = (
+        dominant_colors(pixels(*((tuple(c), 7) for c in colors))) for colors in (first, second)
+    )
+    assert transport(*palettes) == pytest.approx(costs[rows, columns].mean(), rel=1e-4)

@@ -1,0 +1,1 @@
+"""How good coloured pages are: metrics, baselines, reports."""
