@@ -70,7 +70,7 @@ class Args:
     """Number of pages."""
     autoencoder_steps: int = 2500
     """Steps of the autoencoder."""
-    steps: tuple[int, int] = (3000, 5000)
+    steps: tuple[int, int] = (2000, 5000)
     """Steps of stage 1 and of stage 2."""
     batch: int = 4
     """Pages per step."""
@@ -132,7 +132,7 @@ def judge(args: Args, model: Path, cases: list[Case]) -> int:
     rows = [measure(*page) for page in zip(cases, orders, made, other, strict=True)]
     show("pages", rows)
     write_png(args.out / "pages.png", sheet(cases, made, other))
-    twins = [row for row in rows if row["twins"]]
+    twins = [row for row in rows if row["first two"] == "one drawing"]
     found = {
         "PSNR, dB": (float(np.mean([row["PSNR, dB"] for row in rows])), PSNR),
         "own reference closest": (_share(rows, "own closest"), 1.0),
@@ -183,7 +183,7 @@ def measure(
     moved = own_closest(leakage(other, case, order))[:2]
     return {
         "page": case.name,
-        "twins": drawn[0] == drawn[1],
+        "first two": "one drawing" if drawn[0] == drawn[1] else "two drawings",
         "instances": len(drawn),
         "PSNR, dB": float(psnr(*pair)[0]),
         "own closest": kept.tolist(),
