@@ -33,7 +33,7 @@ def pictures(shape, count=2, noise=0.1, seed=0):
 def ours(function, made, truth, mask=None, **more):
     if mask is not None:
         more["mask"] = jnp.asarray(mask)
-    compiled = jax.jit(function, static_argnames="window")
+    compiled = jax.jit(function, static_argnames=more.keys() & {"window"})
     return np.asarray(compiled(made.astype(np.float32), truth.astype(np.float32), **more))
 
 
