@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from magiccolor_jax.data.transforms import Picture, mask_box, resize
-from magiccolor_jax.evaluation.palettes import COUNTS
+from magiccolor_jax.data.cases import MASK_MIDDLE
+from magiccolor_jax.data.transforms import WHITE, Picture, mask_box, resize
 from magiccolor_jax.types import Case
 
 CELLS = 8
@@ -24,8 +24,6 @@ SIDE = 128
 
 PATCH = 8
 """Side of its patches, in pixels."""
-
-WHITE = 255.0
 
 
 class Region(NamedTuple):
@@ -99,12 +97,15 @@ def _colored(case: Case, paint: Callable[[Region], Float[np.ndarray, "h w 3"]]) 
 
 def _cut(case: Case, given: np.ndarray, name: str) -> tuple[tuple[slice, slice], np.ndarray]:
     """Where a mask's box is, and the mask in it."""
-    box = mask_box(given > COUNTS)
+    counts = given > MASK_MIDDLE
+    box = mask_box(counts)
     if box is None:
-        raise ValueError(f"{case.path}: {name} is empty; give it at least one pixel above {COUNTS}")
+        raise ValueError(
+            f"{case.path}: {name} is empty; give it at least one pixel above {MASK_MIDDLE}"
+        )
     top, left, bottom, right = box
     where = slice(top, bottom + 1), slice(left, right + 1)
-    return where, given[where] > COUNTS
+    return where, counts[where]
 
 
 def _under_lines(region: Region, colors: Float[np.ndarray, "*s 3"]) -> Float[np.ndarray, "h w 3"]:

@@ -39,12 +39,11 @@ class Statistics(NamedTuple):
 
     def merged(self, other: "Statistics") -> "Statistics":
         """Of both sets together (Chan, Golub and LeVeque 1979)."""
-        count = max(self.count + other.count, 1)
-        gap = other.mean - self.mean
-        mean = self.mean + gap * (other.count / count)
-        between = np.outer(gap, gap) * (self.count * other.count / count)
-        total = self.count + other.count
-        return Statistics(total, mean, self.scatter + other.scatter + between)
+        count, gap = self.count + other.count, other.mean - self.mean
+        share = other.count / max(count, 1)
+        between = np.outer(gap, gap) * (self.count * share)
+        mean = self.mean + gap * share
+        return Statistics(count, mean, self.scatter + other.scatter + between)
 
     def normal(self) -> Normal:
         """With the unbiased covariance.

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt8
 from scipy.optimize import linprog
 
+from magiccolor_jax.data.cases import MASK_MIDDLE
 from magiccolor_jax.data.palette import srgb_to_oklab
 from magiccolor_jax.data.transforms import Picture
 from magiccolor_jax.evaluation.ciede2000 import ciede2000, srgb_to_lab
@@ -28,9 +29,6 @@ DOMINANT = 8
 
 SAMPLE = 4000
 """Most pixels that a palette is made from."""
-
-COUNTS = 127
-"""A mask's pixel counts above this (the default recipe's threshold)."""
 
 Pixels = UInt8[np.ndarray, "n 3"]
 
@@ -92,8 +90,8 @@ def leakage(
         references: number of the reference that each region was given; default its own.
     """
     order = range(len(case.references)) if references is None else references
-    theirs = [palette_of(case.references[j][case.reference_masks[j] > COUNTS]) for j in order]
-    ours = [palette_of(picture[inner(mask > COUNTS)]) for mask in case.sketch_masks]
+    theirs = [palette_of(case.references[j][case.reference_masks[j] > MASK_MIDDLE]) for j in order]
+    ours = [palette_of(picture[inner(mask > MASK_MIDDLE)]) for mask in case.sketch_masks]
     return np.array([[distance(a, b) for b in theirs] for a in ours])
 
 
