@@ -9,7 +9,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-Kind = Literal["unet", "controlnet", "vae", "clip_vision", "clip_text", "dinov2", "vgg19"]
+Kind = Literal[
+    "unet", "controlnet", "vae", "clip_vision", "clip_text", "dinov2", "vgg19", "inception"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +19,9 @@ class ConvertArgs:
     """Convert PyTorch weights to a JAX folder, a JAX folder back, or a training run to either.
 
     SOURCE is a download of the release, one network (a diffusers or transformers folder, or a file:
-    .safetensors, .bin, .pth, .ckpt), a JAX folder, which goes back to PyTorch, or the folder of a
-    training run, whose newest checkpoint becomes a JAX folder to colour with.
+    .safetensors, .bin, .pth, .ckpt), a folder with the files of networks that judge pictures
+    (LPIPS, Inception), a JAX folder, which goes back to PyTorch, or the folder of a training run,
+    whose newest checkpoint becomes a JAX folder to colour with.
     """
 
     source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")]

@@ -20,6 +20,9 @@ from converters.write_configs import to_hf
 
 DIFFUSERS_KINDS = ("unet", "controlnet", "vae")
 
+WITHOUT_CONFIG = ("vgg19", "lpips", "inception")
+"""Kinds of no library that loads by `from_pretrained`."""
+
 EXTRAS = {
     "unet": r"conv_(norm_)?out\..*",
     "controlnet": r"dino_adapter\..*",
@@ -48,8 +51,8 @@ def plan_library(folder: Folder) -> Export:
             notes.append(f"{stem}: has no output norm; conv_norm_out is written as the identity")
         name = "diffusion_pytorch_model" if kind in DIFFUSERS_KINDS else "model"
         files.append(new_file(f"{stem}/{name}.safetensors", _origins(folder, stem, kind)))
-        if kind == "vgg19":
-            notes.append(f"{stem}: torchvision's names; no library loads it by `from_pretrained`")
+        if kind in WITHOUT_CONFIG:
+            notes.append(f"{stem}: no library loads it by `from_pretrained`")
         else:
             content = to_hf(config, page=folder.model.sizes.page)
             texts[f"{stem}/config.json"] = json.dumps(content, indent=2) + "\n"

@@ -46,6 +46,16 @@ DINOV2 = WeightMap(extra=(r"(embeddings\.)?mask_token",))
 VGG19 = WeightMap(extra=(r"classifier\.\d+\.(weight|bias)",))
 """torchvision's vgg19; only the convolutions are used."""
 
+LPIPS = WeightMap(
+    renames=tuple((f"lin{number}", f"lin{number}.model.1") for number in range(5)),
+    conv1x1=(r"lin\d/kernel",),
+    extra=VGG19.extra,
+)
+"""torchvision's alexnet or vgg16, and the heads of the authors' `lpips`, in a file of their own."""
+
+INCEPTION = WeightMap(extra=(r"fc\.(weight|bias)", r".*\.num_batches_tracked"))
+"""pytorch-fid's weights of Inception-v3; the classifier is not used."""
+
 BY_KIND = {
     "unet": UNET,
     "controlnet": CONTROLNET,
@@ -54,6 +64,8 @@ BY_KIND = {
     "clip_text": CLIP_TEXT,
     "dinov2": DINOV2,
     "vgg19": VGG19,
+    "lpips": LPIPS,
+    "inception": INCEPTION,
 }
 """Kind of network (`checkpoint.KINDS`) -> its map."""
 
@@ -100,6 +112,7 @@ DINOV2_TRANSFORMERS = KeyStyle(
 """transformers' Dinov2Model and Dinov2WithRegistersModel, in every version's files."""
 
 TORCHVISION = KeyStyle(name="torchvision")
+PYTORCH_FID = KeyStyle(name="pytorch-fid")
 
 STYLES = {
     "unet": (DIFFUSERS,),
@@ -109,6 +122,8 @@ STYLES = {
     "clip_text": (TRANSFORMERS, TRANSFORMERS_FLAT),
     "dinov2": (DINOV2_HUB, DINOV2_TRANSFORMERS),
     "vgg19": (TORCHVISION,),
+    "lpips": (TORCHVISION,),
+    "inception": (PYTORCH_FID,),
 }
 """Kind of network -> how its files name things; the first row is the map's own names."""
 

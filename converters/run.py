@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from converters import library, release, single, to_jax, to_release, to_torch
+from converters import library, metrics, release, single, to_jax, to_release, to_torch
 from converters.command import ConvertArgs
 from converters.folder import open_folder, open_run
 from converters.from_run import ModelExport
@@ -34,6 +34,8 @@ def convert(args: ConvertArgs) -> None:
     if args.verify and not isinstance(plan, Plan):
         what = "a JAX folder" if (args.source / CONFIG_NAME).is_file() else "a training run"
         raise ValueError(f"--verify goes with a conversion to JAX, and SOURCE is {what}")
+    if args.verify and isinstance(plan, Plan):
+        verify.check_kinds(plan)
     print("\n".join(describe(plan)))
     _name_leftovers(args.output)
     check_space(args.output, plan.disk)
@@ -95,6 +97,9 @@ def plan_conversion(args: ConvertArgs) -> Plan | Export | ModelExport:
     if args.source.is_dir() and release.is_release(args.source):
         _refuse_options_of_one_network(args, "a release folder")
         return release.plan_release(args.source)
+    if args.source.is_dir() and metrics.is_metrics(args.source):
+        _refuse_options_of_one_network(args, "a folder of networks that judge pictures")
+        return metrics.plan_metrics(args.source)
     return single.plan_network(args.source, kind=args.kind, config=args.config)
 
 

@@ -9,6 +9,7 @@ from converters.plan import INDEX, Network, Plan, Source, find_weights, open_sou
 from converters.release import TEXT_LIMIT, TEXT_SUFFIXES, infer_dinov2, infer_vgg19, is_release
 from magiccolor_jax.checkpoint import KINDS, ModelConfig
 from magiccolor_jax.encoders.clip_config import CLIPTextConfig, CLIPVisionConfig
+from magiccolor_jax.encoders.inception import InceptionConfig
 from magiccolor_jax.encoders.vae import VAEConfig
 from magiccolor_jax.models.controlnet import ControlNetConfig
 from magiccolor_jax.models.unet import UNetConfig
@@ -28,6 +29,7 @@ MARKERS = (
     ("dinov2", ("cls_token", "patch_embed.proj.weight")),
     ("dinov2", ("embeddings.cls_token", "embeddings.position_embeddings")),
     ("vgg19", ("features.0.weight", "features.34.weight")),
+    ("inception", ("Conv2d_1a_3x3.conv.weight", "Mixed_7c.branch_pool.conv.weight")),
 )
 """Kind of network, and keys that only its files have together; the first match counts."""
 
@@ -141,6 +143,7 @@ def _config(kind: str, path: Path | None, shapes: Shapes) -> Any:
         "vae": VAEConfig.sd15,
         "clip_vision": CLIPVisionConfig.vit_l14,
         "clip_text": CLIPTextConfig.vit_l14,
+        "inception": InceptionConfig.fid,
     }
     return official[kind](**roles)
 

@@ -39,6 +39,18 @@ def check_installed() -> None:
             raise ImportError(f"--verify needs {module}: pip install 'magiccolor_jax[parity]'")
 
 
+def check_kinds(plan: Plan) -> None:
+    """Raises ValueError where a network is of no library that the extra `parity` brings."""
+    unknown = [
+        net.stem for source in plan.sources for net in source.networks if net.kind not in JAX
+    ]
+    if unknown:
+        raise ValueError(
+            f"--verify: {', '.join(unknown)}: no library of the extra `parity` has this network: "
+            "leave it out (stored outputs of the official packages test the parity)"
+        )
+
+
 def verify(plan: Plan, folder: Path) -> None:
     """Compares every network of a converted folder with PyTorch, and prints a table.
 

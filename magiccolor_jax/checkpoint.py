@@ -22,6 +22,8 @@ from magiccolor_jax.encoders.clip import CLIPText, CLIPVision
 from magiccolor_jax.encoders.clip_config import CLIPTextConfig, CLIPVisionConfig
 from magiccolor_jax.encoders.dinov2 import DINOv2
 from magiccolor_jax.encoders.dinov2_config import DINOv2Config
+from magiccolor_jax.encoders.inception import Inception, InceptionConfig
+from magiccolor_jax.encoders.lpips import LPIPS, LPIPSConfig
 from magiccolor_jax.encoders.vae import VAE, VAEConfig
 from magiccolor_jax.encoders.vgg import VGG19, VGG19Config
 from magiccolor_jax.files import atomic_file
@@ -44,6 +46,8 @@ KINDS: dict[str, tuple[type, type[nnx.Module]]] = {
     "clip_text": (CLIPTextConfig, CLIPText),
     "dinov2": (DINOv2Config, DINOv2),
     "vgg19": (VGG19Config, VGG19),
+    "lpips": (LPIPSConfig, LPIPS),
+    "inception": (InceptionConfig, Inception),
 }
 """Name in config.json -> config and module of a network."""
 

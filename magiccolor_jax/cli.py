@@ -166,6 +166,12 @@ def _train(rest: list[str]) -> int:
     return train(rest)
 
 
+def _evaluate(rest: list[str]) -> int:
+    from magiccolor_jax.evaluation.command import main as evaluate
+
+    return evaluate(rest)
+
+
 def _complain(text: str) -> int:
     """Prints an error that the user can mend; a traceback would only hide it."""
     print(f"magiccolor: {text}", file=sys.stderr)
@@ -182,5 +188,6 @@ class Command(NamedTuple):
 COMMANDS = {
     "colorize": Command("case folders and a model -> coloured pictures", _colorize),
     "train": Command("one stage of the training, from a preset", _train),
+    "evaluate": Command("coloured pages -> numbers beside baselines, one report", _evaluate),
     "convert": Command("PyTorch checkpoints <-> JAX model folders", _convert),
 }

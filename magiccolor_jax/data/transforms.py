@@ -129,13 +129,13 @@ def reference_pixels(
     else:
         fit = fit_inside(shape, (side, side))
         pixels = place(np.where(counts[..., None], picture, np.uint8(WHITE)), fit, WHITE)
-    return _normalise(pixels, IMAGENET_MEAN, IMAGENET_STD), fit
+    return normalise(pixels, IMAGENET_MEAN, IMAGENET_STD), fit
 
 
 def clip_pixels(canvas: Float[np.ndarray, "S S 3"], sizes: Sizes) -> Float[np.ndarray, "P P 3"]:
     """The canvas, [-1, 1], as CLIP sees it: truncated to 8 bits, PIL bicubic, normalised."""
     truncated = ((canvas + 1) / 2 * 255).astype(np.uint8)
-    return _normalise(stretch(truncated, sizes.clip), CLIP_MEAN, CLIP_STD)
+    return normalise(stretch(truncated, sizes.clip), CLIP_MEAN, CLIP_STD)
 
 
 def restore_page(
@@ -202,7 +202,7 @@ def mask_box(counts: Bool[np.ndarray, "H W"]) -> tuple[int, int, int, int] | Non
     return int(rows[0]), int(columns[0]), int(rows[-1]), int(columns[-1])
 
 
-def _normalise(
+def normalise(
     picture: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Float[np.ndarray, "H W 3"]:
     """0..255 -> per-channel mean 0 and deviation 1 of a training set."""

@@ -31,8 +31,18 @@ class Statistics(NamedTuple):
 
     @classmethod
     def of(cls, features: Float[np.ndarray, "N D"]) -> "Statistics":
-        """Of a batch, which may be empty."""
+        """Of a batch, which may be empty.
+
+        Raises:
+            ValueError: features that are no numbers.
+        """
         values = np.asarray(features, np.float64)
+        if not np.isfinite(values).all():
+            bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+            raise ValueError(
+                f"features must be finite, got {len(bad)} pictures with nan or infinity, the first "
+                f"number {bad[0]}: the network's weights are damaged; convert them again"
+            )
         mean = values.sum(axis=0) / max(len(values), 1)
         off = values - mean
         return cls(len(values), mean, off.T @ off)

@@ -19,6 +19,13 @@ def normal(*args, **kwargs):
     return Statistics.of(features(*args, **kwargs)).normal()
 
 
+def test_features_that_are_no_numbers_are_refused():
+    features = np.zeros((4, 3))
+    features[2, 1] = np.nan
+    with pytest.raises(ValueError, match="got 1 pictures with nan or infinity, the first number 2"):
+        Statistics.of(features)
+
+
 def test_statistics():
     found = features(50, 0)
     mean, covariance = normal(50, 0)
