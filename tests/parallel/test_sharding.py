@@ -86,11 +86,12 @@ def test_meshes_use_every_device():
 
 
 @pytest.mark.slow
-def test_every_mesh_gives_the_same_losses():
-    """1 device, and 8 forced ones as data, as fsdp, and as 2 x 2 x 2: a process each."""
+def test_a_mesh_gives_the_losses_of_one_device():
+    """All losses, on 1 device and on 8 forced ones as 2 x 2 x 2. (Whole runs on more meshes, without
+    the losses that take long to compile: tests/training/test_loop.py.)"""
     script = Path(__file__).parents[1] / "oracles" / "sharded_steps.py"
     found = {}
-    for shape in ("1,1,1", "8,1,1", "1,8,1", "2,2,2"):
+    for shape in ("1,1,1", "2,2,2"):
         devices = prod(map(int, shape.split(",")))
         environment = os.environ | {
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"

@@ -1,6 +1,7 @@
 """scripts/parity.py says what is true, and notices what is wrong."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -19,12 +20,21 @@ pytestmark = [pytest.mark.torch, pytest.mark.slow]
 SCRIPT = Path(__file__).parents[2] / "scripts/parity.py"
 
 
-def parity(work: Path, *arguments: object) -> tuple[int, dict[tuple[str, str], bool]]:
-    """Exit code, and (network, what) -> whether it passed."""
+def parity(work: Path, cache: Path, *arguments: object) -> tuple[int, dict[tuple[str, str], bool]]:
+    """Exit code, and (network, what) -> whether it passed.
+
+    Args:
+        cache: of compiled programs; a wrong parameter changes none.
+    """
     rows = work / "rows.json"
     options = ["--work", work, "--json", rows, "--page", "64x128", *arguments]
     command = [sys.executable, SCRIPT, *options]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    kept = {
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    words = list(map(str, command))
+    done = subprocess.run(words, env=os.environ | kept, capture_output=True, text=True)
     assert rows.exists(), done.stderr
     found = json.loads(rows.read_text())["rows"]
     return done.returncode, {(row["network"], row["what"]): row["passed"] for row in found}
@@ -38,7 +48,7 @@ def work(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def passed(work) -> dict[tuple[str, str], bool]:
     samples = ("128x192:2:off", "128x128:2:release")
-    code, rows = parity(work, "--sample", *samples)
+    code, rows = parity(work, work / "compiled", "--sample", *samples)
     assert code == 0, rows
     return rows
 
@@ -79,6 +89,6 @@ def test_a_wrong_parameter_is_noticed(passed, work, tmp_path, network, parameter
     tensors[parameter] = np.roll(tensors[parameter], 1, axis=-1)
     save_file(tensors, model / f"{network}.safetensors")
     folders = ("--release", work / "release-nano", "--model", model)
-    code, found = parity(tmp_path, *folders, "--sample", "64x128:1:off")
+    code, found = parity(tmp_path, work / "compiled", *folders, "--sample", "64x128:1:off")
     assert code == 1
     assert {row for row, ok in found.items() if not ok} == rows
