@@ -87,8 +87,8 @@ def test_meshes_use_every_device():
 
 @pytest.mark.slow
 def test_a_mesh_gives_the_losses_of_one_device():
-    """All losses, on 1 device and on 8 forced ones as 2 x 2 x 2. (Whole runs on more meshes, without
-    the losses that take long to compile: tests/training/test_loop.py.)"""
+    """With all losses, on 8 forced devices as 2 x 2 x 2. (Whole runs on more meshes, without the
+    losses that take long to compile: tests/training/test_loop.py.)"""
     script = Path(__file__).parents[1] / "oracles" / "sharded_steps.py"
     found = {}
     for shape in ("1,1,1", "2,2,2"):
