@@ -34,6 +34,7 @@ from magiccolor_jax.data.loader import DataConfig
 from magiccolor_jax.data.palette import PalettePlay
 from magiccolor_jax.data.pictures import write_png
 from magiccolor_jax.data.samples import Play
+from magiccolor_jax.evaluation.methods import exchanged, exchanged_order
 from magiccolor_jax.evaluation.palettes import leakage, own_closest
 from magiccolor_jax.evaluation.quality import psnr
 from magiccolor_jax.losses.objective import LossConfig
@@ -48,7 +49,7 @@ PSNR = 24.0
 """Least mean over the pages, dB."""
 
 PLAY = replace(
-    Play.off(), palette=PalettePlay(probability=0.7, clusters=3, lightness=0.08, tint=0.0)
+    Play.off(), palette=PalettePlay(probability=0.5, clusters=3, lightness=0.08, tint=0.0)
 )
 """The references are the cases' own; nothing else changes, for eight pages teach no more."""
 
@@ -125,8 +126,8 @@ def run_of(args: Args, number: int) -> TrainConfig:
 def judge(args: Args, model: Path, cases: list[Case]) -> int:
     """Colours the pages, prints and writes what was measured; exit code 1: a target is missed."""
     colorizer = Colorizer.from_pretrained(model)
-    orders = [exchanged(len(case.references)) for case in cases]
-    swapped = [reordered(case, order) for case, order in zip(cases, orders, strict=True)]
+    orders = [exchanged_order(len(case.references)) for case in cases]
+    swapped = [exchanged(case) for case in cases]
     made = colorizer(cases, **SAMPLING)
     other = colorizer(swapped, **SAMPLING)
     rows = [measure(*page) for page in zip(cases, orders, made, other, strict=True)]
@@ -149,19 +150,6 @@ def judge(args: Args, model: Path, cases: list[Case]) -> int:
     show("targets", targets)
     write_json(args.out / "overfit.json", {"pages": rows, "targets": targets})
     return 0 if all(row[""] for row in targets) else 1
-
-
-def exchanged(count: int) -> list[int]:
-    """Numbers of the references when the first two change places."""
-    return [1, 0, *range(2, count)]
-
-
-def reordered(case: Case, order: Sequence[int]) -> Case:
-    """The same page with its references in another order."""
-    return case._replace(
-        references=tuple(case.references[i] for i in order),
-        reference_masks=tuple(case.reference_masks[i] for i in order),
-    )
 
 
 def measure(

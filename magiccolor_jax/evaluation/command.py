@@ -62,6 +62,9 @@ class EvaluateArgs:
     networks: tuple[Path, ...] = ()
     """JAX folders with the networks that the protocol takes (LPIPS, Inception, DINOv2, CLIP);
     `magiccolor convert` makes them."""
+    fid_truth: Path | None = None
+    """Statistics that FID compares with (.npz, of pytorch-fid or of OUT/fid/); default: those of
+    the targets."""
     batch_size: int | None = None
     """Pages per device at once; default 4 on CPU, 32 on accelerators."""
     process: str | None = None
@@ -123,6 +126,7 @@ def _run(args: EvaluateArgs, console: Console) -> None:
         out=args.out,
         share=share(args.process),
         batch_size=args.batch_size or PAGES.get(device.platform, MANY),
+        fid_truth=args.fid_truth,
     )
     result = job.run(work, console)
     if result is not None:

@@ -16,13 +16,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from magiccolor_jax.data.cases import find_case_files, read_case
+from magiccolor_jax.evaluation.frechet import Statistics, load_normal
 from magiccolor_jax.evaluation.judges import Judges, load_judges
 from magiccolor_jax.evaluation.measuring import Devices, Page, measure_on_host
-from magiccolor_jax.evaluation.methods import Method
+from magiccolor_jax.evaluation.methods import TRUTH, Method
 from magiccolor_jax.evaluation.page import write_page
 from magiccolor_jax.evaluation.protocol import Protocol
 from magiccolor_jax.evaluation.report import Result, summarise, write_csv, write_json
-from magiccolor_jax.evaluation.rows import Rows
+from magiccolor_jax.evaluation.rows import Entry, Rows
 from magiccolor_jax.files import sha256_of
 from magiccolor_jax.parallel.mesh import data_mesh, replicated
 from magiccolor_jax.parallel.multihost import Share
@@ -46,6 +47,9 @@ class Evaluation(NamedTuple):
     share: Share
     batch_size: int
     """Pages per device."""
+    fid_truth: Path | None = None
+    """Statistics that methods are compared with, of `frechet.Statistics` or of pytorch-fid; None:
+    those of the targets."""
 
 
 def choose_cases(cases: Mapping[str, Path], protocol: Protocol) -> dict[str, Path]:
@@ -68,6 +72,12 @@ def run(job: Evaluation, console: Console) -> Result | None:
         ValueError: pages cannot be measured; one report of all of them, after all others are.
         OSError: the disk is full; what was measured stays, and a re-run goes on from there.
     """
+    truth = None if job.fid_truth is None else load_normal(job.fid_truth)
+    if job.protocol.fid and truth is None and TRUTH not in (m.name for m in job.methods):
+        raise ValueError(
+            f"FID compares with the truth: expected target.* in every case, or its statistics "
+            f"(--fid-truth FILE); the protocol {job.protocol.name!r} has it, and cases lack targets"
+        )
     job.out.mkdir(parents=True, exist_ok=True)
     place = replicated(data_mesh())
     judges = load_judges(job.networks, job.protocol.judges, sharding=place)
@@ -88,11 +98,27 @@ def run(job: Evaluation, console: Console) -> Result | None:
         return None
     entries = {name: [e for e in rows if e is not None] for name, rows in found.items()}
     with console.status("averaging"):
-        result = summarise(job.protocol, _about(job), list(job.cases), entries, work.rows)
+        statistics = _statistics(job, work.rows, entries)
+        about = _about(job)
+        result = summarise(job.protocol, about, list(job.cases), entries, statistics, truth)
         write_json(job.out / "report.json", result)
         write_csv(job.out, result)
         write_page(job.out / "index.html", result, job.cases, job.methods)
     return result
+
+
+def _statistics(
+    job: Evaluation, rows: Rows, entries: Mapping[str, list[Entry]]
+) -> dict[str, Statistics]:
+    """Of each method's features, saved as OUT/fid/METHOD.npz; nothing where there is no FID."""
+    if not job.protocol.fid:
+        return {}
+    statistics = {method: rows.statistics(found) for method, found in entries.items()}
+    for method, found in statistics.items():
+        path = job.out / "fid" / f"{method}.npz"
+        path.parent.mkdir(exist_ok=True)
+        found.save(path)
+    return statistics
 
 
 def _about(job: Evaluation) -> dict[str, Any]:

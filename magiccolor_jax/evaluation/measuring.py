@@ -30,7 +30,7 @@ from magiccolor_jax.evaluation.palettes import (
     transport,
 )
 from magiccolor_jax.evaluation.protocol import Protocol
-from magiccolor_jax.parallel.mesh import by_case, data_mesh, replicated
+from magiccolor_jax.parallel.mesh import by_case, data_mesh
 from magiccolor_jax.types import Case
 
 Row = dict[str, Any]
@@ -103,10 +103,10 @@ def _truth(case: Case) -> Picture:
 
 def _check_truth(case: Case, protocol: Protocol) -> None:
     needed = [name for name in protocol.metrics if name in (*PICTURE, *REGION)]
-    if case.target is None and (needed or protocol.fid):
+    if case.target is None and needed:
         raise ValueError(
             f"{case.path}: the protocol {protocol.name!r} compares with the truth "
-            f"({', '.join(needed) or 'fid'}): expected target.* in the case, got none; add it, or "
+            f"({', '.join(needed)}): expected target.* in the case, got none; add it, or "
             "choose a protocol without these numbers"
         )
     if len(case.sketch_masks) != len(case.references):
@@ -177,11 +177,6 @@ class Devices:
             features = np.asarray(_features(self._judges.networks["inception"], made))[:count]
         return [_row(found, index, page) for index, page in enumerate(pages)], features
 
-    def features_of_truth(self, pages: Sequence[Page]) -> Float[np.ndarray, "B D"]:
-        """Inception's features of the targets."""
-        truth = self._batch([page.truth for page in pages])
-        return np.asarray(_features(self._judges.networks["inception"], truth))[: len(pages)]
-
     def _similarity(self, stem: str, pages: Sequence[Page]) -> Array:
         network, sizes = self._judges.networks[stem], self._judges.sizes
         sides = [
@@ -195,11 +190,6 @@ class Devices:
         """Stacked on the devices; the last is repeated until every device has as many."""
         short = -len(values) % self._mesh.size
         return jax.device_put(np.stack([*values, *[values[-1]] * short]), by_case(self._mesh))
-
-    @property
-    def replicated(self) -> Any:
-        """Where the judges' parameters go."""
-        return replicated(self._mesh)
 
 
 def _padded(regions: Bool[np.ndarray, "K H W"]) -> Bool[np.ndarray, "N H W"]:

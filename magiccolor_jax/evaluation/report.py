@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from magiccolor_jax.evaluation.difficulty import Difficulty
-from magiccolor_jax.evaluation.frechet import Statistics, frechet_distance
+from magiccolor_jax.evaluation.frechet import Normal, Statistics, frechet_distance
 from magiccolor_jax.evaluation.methods import TRUTH
 from magiccolor_jax.evaluation.metrics import INSTANCE
 from magiccolor_jax.evaluation.protocol import Protocol
-from magiccolor_jax.evaluation.rows import Entry, Rows
+from magiccolor_jax.evaluation.rows import Entry
 from magiccolor_jax.evaluation.summary import Mean, groups_of, means_of, table_of, value_of
 from magiccolor_jax.files import atomic_file
 
@@ -42,13 +42,15 @@ def summarise(
     about: dict[str, Any],
     cases: Sequence[str],
     entries: Mapping[str, list[Entry]],
-    rows: Rows,
+    statistics: Mapping[str, Statistics],
+    fid_truth: Normal | None,
 ) -> Result:
     """Averages what was measured.
 
     Args:
         entries: method -> its rows, in the order of `cases`.
-        rows: where Inception's features are.
+        statistics: method -> of Inception's features; empty where the protocol has no FID.
+        fid_truth: what methods are compared with; None: with the truth's own statistics.
     """
     tables = {
         method: table_of([entry.row for entry in found], protocol.metrics)
@@ -64,14 +66,10 @@ def summarise(
             [Difficulty(**entry.row["difficulty"]) for entry in first]
         ).items()
     }
-    fid = {}
-    if protocol.fid:
-        normals = {
-            method: Statistics.of(rows.features(found)).normal()
-            for method, found in entries.items()
-        }
-        truth = normals.pop(TRUTH)
-        fid = {method: frechet_distance(normal, truth) for method, normal in normals.items()}
+    normals = {method: found.normal() for method, found in statistics.items()}
+    truth = fid_truth or normals.get(TRUTH)
+    rivals = {} if truth is None else {m: n for m, n in normals.items() if n is not truth}
+    fid = {method: frechet_distance(normal, truth) for method, normal in rivals.items()}
     return Result(
         protocol,
         about,

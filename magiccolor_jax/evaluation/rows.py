@@ -7,15 +7,20 @@ write a pair of files each, and whoever reads the folder reads all of them.
 import json
 import os
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from magiccolor_jax.evaluation.frechet import Statistics
 from magiccolor_jax.parallel.multihost import Share
 
 Row = dict[str, Any]
+
+PART = 4096
+"""Features in memory at once."""
 
 
 class Entry(NamedTuple):
@@ -82,6 +87,11 @@ class Rows:
             file.write(("\n" * torn + "".join(lines)).encode())
             file.flush()
             os.fsync(file.fileno())
+
+    def statistics(self, entries: Sequence[Entry]) -> Statistics:
+        """Of Inception's features of at least one row, read part by part."""
+        parts = (entries[i : i + PART] for i in range(0, len(entries), PART))
+        return reduce(Statistics.merged, (Statistics.of(self.features(part)) for part in parts))
 
     def features(self, entries: Sequence[Entry]) -> Float[np.ndarray, "N D"]:
         """Inception's features of rows that have them."""

@@ -156,6 +156,13 @@ def test_fid_is_the_distance_of_inceptions_features(cases, tmp_path, networks):
     assert result.fid["grey"] == pytest.approx(expected)
     again, _ = ran(some, tmp_path, protocol=protocol, networks=[networks])
     assert again.fid == result.fid
+    saved = evaluation(some, tmp_path, protocol=protocol, networks=[networks])
+    truth = tmp_path / "fid" / "truth.npz"
+    alone = saved._replace(methods=[baseline("grey")], fid_truth=truth)
+    (found,) = run(alone, Console(quiet=True)).fid.values()
+    assert found == pytest.approx(expected)
+    with pytest.raises(ValueError, match="FID compares with the truth"):
+        run(alone._replace(fid_truth=None), Console(quiet=True))
 
 
 def test_fid_without_the_network_names_what_is_missing(cases, tmp_path):
