@@ -56,6 +56,15 @@ LPIPS = WeightMap(
 INCEPTION = WeightMap(extra=(r"fc\.(weight|bias)", r".*\.num_batches_tracked"))
 """pytorch-fid's weights of Inception-v3; the classifier is not used."""
 
+SAM = WeightMap(
+    conv1x1=(
+        r"image_encoder/neck/0/kernel",
+        r"prompt_encoder/mask_downscaling/6/kernel",
+    ),
+    extra=(r"prompt_encoder\.shared_embedding\.positional_embedding",),
+)
+"""segment-anything's files; transformers' have the places' matrix twice."""
+
 BY_KIND = {
     "unet": UNET,
     "controlnet": CONTROLNET,
@@ -65,6 +74,7 @@ BY_KIND = {
     "dinov2": DINOV2,
     "vgg19": VGG19,
     "lpips": LPIPS,
+    "sam": SAM,
     "inception": INCEPTION,
 }
 """Kind of network (`checkpoint.KINDS`) -> its map."""
@@ -114,6 +124,37 @@ DINOV2_TRANSFORMERS = KeyStyle(
 TORCHVISION = KeyStyle(name="torchvision")
 PYTORCH_FID = KeyStyle(name="pytorch-fid")
 
+SEGMENT_ANYTHING = KeyStyle(name="segment-anything")
+SAM_TRANSFORMERS = KeyStyle(
+    name="sam-transformers",
+    marker=r"^shared_image_embedding\.",
+    renames=(
+        (r"^prompt_encoder\.pe_layer\..*", "shared_image_embedding.positional_embedding"),
+        (r"^prompt_encoder\.point_embeddings\.", "prompt_encoder.point_embed."),
+        (r"mask_downscaling\.0\.", "mask_embed.conv1."),
+        (r"mask_downscaling\.1\.", "mask_embed.layer_norm1."),
+        (r"mask_downscaling\.3\.", "mask_embed.conv2."),
+        (r"mask_downscaling\.4\.", "mask_embed.layer_norm2."),
+        (r"mask_downscaling\.6\.", "mask_embed.conv3."),
+        (r"\.neck\.0\.", ".neck.conv1."),
+        (r"\.neck\.1\.", ".neck.layer_norm1."),
+        (r"\.neck\.2\.", ".neck.conv2."),
+        (r"\.neck\.3\.", ".neck.layer_norm2."),
+        (r"^image_encoder\.blocks\.", "vision_encoder.layers."),
+        (r"^image_encoder\.patch_embed\.proj\.", "vision_encoder.patch_embed.projection."),
+        (r"^image_encoder\.", "vision_encoder."),
+        (r"\.norm(\d)\.", r".layer_norm\1."),
+        (r"\.norm_final_attn\.", ".layer_norm_final_attn."),
+        (r"output_upscaling\.0\.", "upscale_conv1."),
+        (r"output_upscaling\.1\.", "upscale_layer_norm."),
+        (r"output_upscaling\.3\.", "upscale_conv2."),
+        (r"(mlps\.\d|head)\.layers\.0\.", r"\1.proj_in."),
+        (r"(mlps\.\d|head)\.layers\.1\.", r"\1.layers.0."),
+        (r"(mlps\.\d|head)\.layers\.2\.", r"\1.proj_out."),
+    ),
+)
+"""SamModel."""
+
 STYLES = {
     "unet": (DIFFUSERS,),
     "controlnet": (DIFFUSERS,),
@@ -123,6 +164,7 @@ STYLES = {
     "dinov2": (DINOV2_HUB, DINOV2_TRANSFORMERS),
     "vgg19": (TORCHVISION,),
     "lpips": (TORCHVISION,),
+    "sam": (SEGMENT_ANYTHING, SAM_TRANSFORMERS),
     "inception": (PYTORCH_FID,),
 }
 """Kind of network -> how its files name things; the first row is the map's own names."""

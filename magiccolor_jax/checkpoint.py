@@ -32,6 +32,8 @@ from magiccolor_jax.models.controlnet import ControlNet, ControlNetConfig
 from magiccolor_jax.models.unet import UNet, UNetConfig
 from magiccolor_jax.nn.abstract import abstract
 from magiccolor_jax.recipe import Recipe
+from magiccolor_jax.segment.sam import SAM
+from magiccolor_jax.segment.sam_config import SAMConfig
 from magiccolor_jax.tensorfile import TensorFile, TensorFileWriter, TensorSpec
 from magiccolor_jax.types import Sizes
 
@@ -48,6 +50,7 @@ KINDS: dict[str, tuple[type, type[nnx.Module]]] = {
     "vgg19": (VGG19Config, VGG19),
     "lpips": (LPIPSConfig, LPIPS),
     "inception": (InceptionConfig, Inception),
+    "sam": (SAMConfig, SAM),
 }
 """Name in config.json -> config and module of a network."""
 

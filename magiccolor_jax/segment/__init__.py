@@ -1,0 +1,1 @@
+"""Masks of instances in pictures: SAM, and what needs no weights."""
