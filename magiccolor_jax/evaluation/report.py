@@ -68,8 +68,10 @@ def summarise(
     }
     normals = {method: found.normal() for method, found in statistics.items()}
     truth = fid_truth or normals.get(TRUTH)
-    rivals = {} if truth is None else {m: n for m, n in normals.items() if n is not truth}
-    fid = {method: frechet_distance(normal, truth) for method, normal in rivals.items()}
+    fid = {}
+    if truth is not None:
+        rivals = {method: n for method, n in normals.items() if n is not truth}
+        fid = {method: frechet_distance(normal, truth) for method, normal in rivals.items()}
     return Result(
         protocol,
         about,
