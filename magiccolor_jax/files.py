@@ -1,11 +1,15 @@
-"""Atomic writes: a crash at any point leaves the last good file or folder."""
+"""Atomic writes: a crash at any point leaves the last good file or folder. Locks, hashes."""
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
+import socket
+import subprocess
 import tempfile
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 
@@ -51,6 +55,51 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Keeps other runs out while the block lasts; the system lets go when this process dies.
+
+    On a file system without locks it keeps nobody out.
+
+    Args:
+        path: a file beside what is protected, made where it is missing.
+        what: a run's name in the error.
+
+    Raises:
+        ValueError: another run is in it.
+    """
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ValueError(
+                f"{path.parent}: a folder holds one {what} at a time: expected no other, got "
+                f"{file.read().strip()}; wait until it has ended, or choose another --out"
+            ) from None
+        except OSError:
+            yield
+            return
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+def code_version() -> str:
+    """The package's version, and the commit where it runs from a checkout."""
+    folder = Path(__file__).parents[1]
+    text = version("magiccolor_jax")
+    if (folder / ".git").exists():
+        words = ["git", "-C", str(folder), "describe", "--always", "--dirty"]
+        try:
+            found = subprocess.run(words, capture_output=True, text=True, timeout=10, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return text
+        text += f"+{found.stdout.strip()}"
+    return text
+
+
 def _umask() -> int:
     """The process' umask: files from `tempfile` ignore it, ours should not."""
     current = os.umask(0)
@@ -62,7 +111,7 @@ def link_or_copy(source: Path, target: Path) -> None:
     """The same file under another name: a hard link, or a copy where there can be none."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        target.hardlink_to(source)
+        target.hardlink_to(source.resolve())  # a link itself would lead elsewhere from there
     except OSError:
         shutil.copyfile(source, target)
 

@@ -10,9 +10,11 @@ from pathlib import Path
 import jax
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from magiccolor_jax.data.cases import find_case_files
+from magiccolor_jax.data.pictures import CaseError
 from magiccolor_jax.evaluation import job
 from magiccolor_jax.evaluation.baselines import BASELINES
 from magiccolor_jax.evaluation.methods import (
@@ -24,7 +26,7 @@ from magiccolor_jax.evaluation.methods import (
     write_swapped,
 )
 from magiccolor_jax.evaluation.metrics import METRICS
-from magiccolor_jax.evaluation.protocol import Protocol, load_protocol
+from magiccolor_jax.evaluation.protocol import load_protocol
 from magiccolor_jax.evaluation.report import Result
 from magiccolor_jax.parallel.multihost import Share, share
 from magiccolor_jax.sampling import job as coloring
@@ -109,42 +111,48 @@ def _run(args: EvaluateArgs, console: Console) -> None:
     jax.config.update("jax_compilation_cache_dir", str(args.compilation_cache.expanduser()))
     protocol = load_protocol(args.protocol)
     cases = job.choose_cases(coloring.name_cases(args.cases), protocol)
+    if not cases:
+        raise ValueError("no cases: expected case folders, or folders of them, after --cases")
     if args.write_swapped is not None:
         made = write_swapped(cases, args.write_swapped)
-        console.print(f"{len(made)} cases -> {args.write_swapped}")
+        console.print(f"{len(made)} cases -> {args.write_swapped}", markup=False, soft_wrap=True)
         return
     coloring.make_folder(args.out)
     device = jax.local_devices()[0]
     console.print(f"{len(cases)} cases on {jax.local_device_count()} x {device.device_kind}")
     if protocol.cases is not None and len(cases) < protocol.cases:
-        console.print(f"note: {protocol.name} is about {protocol.cases} cases")
+        console.print(f"note: {escape(protocol.name)} is about {protocol.cases} cases")
+    names, models = _chosen(args)
     work = job.Evaluation(
         protocol=protocol,
         cases=cases,
-        methods=_methods(args, protocol, cases, console),
+        methods=_known(args, names, cases),
         networks=args.networks,
         out=args.out,
         share=share(args.process),
         batch_size=args.batch_size or PAGES.get(device.platform, MANY),
         fid_truth=args.fid_truth,
     )
-    result = job.run(work, console)
+    job.check(work)
+    colored = [_colored(work, name, model, console) for name, model in models]
+    result = job.run(work._replace(methods=[*work.methods, *colored]), console)
     if result is not None:
         Console().print(table(result))
         console.print(f"-> {args.out / 'index.html'}", markup=False, soft_wrap=True)
 
 
-def _methods(
-    args: EvaluateArgs, protocol: Protocol, cases: dict[str, Path], console: Console
-) -> list[Method]:
-    """The truth, if all cases have one, the baselines, the folders, the models.
+Named = list[tuple[str, Path]]
+
+
+def _chosen(args: EvaluateArgs) -> tuple[list[str], Named]:
+    """(baselines, models by name).
 
     Raises:
-        ValueError: nothing to judge, two methods of one name, or what a folder lacks.
+        ValueError: nothing to judge, or names that are no plain ones, or one twice.
     """
-    wanted = [*(BASELINES if "all" in args.baselines else args.baselines)]
+    baselines = [*(BASELINES if "all" in args.baselines else args.baselines)]
     folders, models = ([_named(text) for text in texts] for texts in (args.pred, args.model))
-    names = [*wanted, *(name for name, _ in [*folders, *models])]
+    names = [*baselines, *(name for name, _ in [*folders, *models])]
     if not names:
         raise ValueError("nothing to judge: give --pred, --model or --baselines")
     if twice := [name for name, count in Counter([TRUTH, *names]).items() if count > 1]:
@@ -152,57 +160,79 @@ def _methods(
             f"methods need different names (and {TRUTH!r} is the target's own): got {twice} more "
             "than once; use NAME=DIR"
         )
-    known = all(find_case_files(path).target is not None for path in cases.values())
-    methods = [baseline(name) for name in [*([TRUTH] if known else []), *wanted]]
-    methods += [folder_method(name, folder, cases) for name, folder in folders]
-    return methods + [
-        _colored(args, protocol, name, model, cases, console) for name, model in models
-    ]
+    if odd := [name for name in names if Path(name).name != name]:
+        raise ValueError(
+            f"methods are called by one word, which files are named after: got {odd}; use NAME=DIR"
+        )
+    return baselines, models
+
+
+def _known(args: EvaluateArgs, baselines: list[str], cases: dict[str, Path]) -> list[Method]:
+    """The truth, if all cases have one, the baselines, and the folders.
+
+    Raises:
+        ValueError: no such baseline, or one report of what all folders lack.
+    """
+    methods = [baseline(name) for name in [*([TRUTH] if _have_truth(cases) else []), *baselines]]
+    problems = []
+    for name, folder in map(_named, args.pred):
+        try:
+            methods.append(folder_method(name, folder, cases))
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError("\n".join(problems))
+    return methods
+
+
+def _have_truth(cases: dict[str, Path]) -> bool:
+    """Whether all cases have a target; a broken case is told of when it is read."""
+    for path in cases.values():
+        try:
+            if find_case_files(path).target is None:
+                return False
+        except CaseError:
+            continue
+    return True
 
 
 def _named(text: str) -> tuple[str, Path]:
     """NAME=DIR, or DIR, which is called as its folder."""
     name, given, path = text.partition("=")
-    folder = Path(path if given else text)
-    return (name if given else folder.resolve().name), folder
+    if given and not Path(text).is_dir():
+        return name, Path(path)
+    return Path(text).resolve().name, Path(text)
 
 
-def _colored(
-    args: EvaluateArgs,
-    protocol: Protocol,
-    name: str,
-    model: Path,
-    cases: dict[str, Path],
-    console: Console,
-) -> Method:
+def _colored(work: job.Evaluation, name: str, model: Path, console: Console) -> Method:
     """A model, after it has coloured this process' part; with exchanged references where that
     counts.
 
     Raises:
         ValueError: cases that it could not colour.
     """
-    pictures, part = args.out / "pictures" / name, share(args.process)
-    mine = dict(part.of(list(cases.items())))
-    parts = [(pictures, cases, part)]
-    if "swapped" in protocol.metrics:
-        swapped = write_swapped(mine, args.out / "swapped_cases")
+    pictures, mine = work.out / "pictures" / name, dict(work.share.of(list(work.cases.items())))
+    parts = [(pictures, work.cases, work.share)]
+    if "swapped" in work.protocol.metrics:
+        swapped = write_swapped(mine, work.out / "swapped_cases")
         parts.append((pictures / SWAPPED, swapped, Share(0, 1)))
-    with console.status(f"loading {model}"):
+    with console.status(f"loading {escape(str(model))}"):
         colorizer, digest = Colorizer.from_pretrained(model), hash_model(model)
     for out, chosen, split in parts:
         coloring.make_folder(out)
-        work = coloring.Job(chosen, out, protocol.settings, digest, split, default_batch_size())
-        if failed := coloring.run(colorizer, work, console):
+        settings, size = work.protocol.settings, default_batch_size()
+        task = coloring.Job(dict(chosen), out, settings, digest, split, size)
+        if failed := coloring.run(colorizer, task, console):
             raise ValueError(f"{name}: {failed} cases could not be coloured, as said above")
     return folder_method(name, pictures, mine)
 
 
 def table(result: Result) -> Table:
     """Means for the terminal."""
-    shown = Table(title=f"{result.protocol.name}, {len(result.cases)} cases")
+    shown = Table(title=escape(f"{result.protocol.name}, {len(result.cases)} cases"))
     shown.add_column("", no_wrap=True)
     for method in result.means:
-        shown.add_column(method, justify="right")
+        shown.add_column(escape(method), justify="right")
     for index, name in enumerate(result.protocol.metrics):
         metric = METRICS[name]
         arrow = "\u2191" if metric.better == "higher" else "\u2193"

@@ -5,14 +5,13 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import Bool
 
 from magiccolor_jax.data.transforms import mask_box
+from magiccolor_jax.evaluation.regions import Region
 
-Region = Bool[np.ndarray, "H W"]
-
-TOUCH = 5
-"""Side of the window, in pixels, in which an outline touches another instance."""
+TOUCH = 0.005
+"""How near an outline touches another instance, as a share of the page's longer side; at least two
+pixels."""
 
 
 class Difficulty(NamedTuple):
@@ -26,8 +25,9 @@ class Difficulty(NamedTuple):
 
 
 def difficulty_of(regions: Sequence[Region]) -> Difficulty:
-    """Of a page's sketch masks, none of them empty."""
+    """Of what the sketch masks mark, none of it empty."""
     boxes = [_boxed(region) for region in regions]
+    reach = 2 * max(2, round(TOUCH * max(regions[0].shape))) + 1
     shares, touched = [0.0], [0.0]
     for index, region in enumerate(regions):
         others = [i for i in range(len(regions)) if i != index]
@@ -36,7 +36,7 @@ def difficulty_of(regions: Sequence[Region]) -> Difficulty:
         covered = np.logical_or.reduce([boxes[i] for i in others])
         shares.append(float(covered[boxes[index]].mean()))
         beside = np.logical_or.reduce([regions[i] for i in others]).astype(np.uint8)
-        near = cv2.dilate(beside, np.ones((TOUCH, TOUCH), np.uint8)) > 0
+        near = cv2.dilate(beside, np.ones((reach, reach), np.uint8)) > 0
         touched.append(float(near[_outline(region)].mean()))
     return Difficulty(len(regions), float(np.mean(shares[1:] or shares)), max(touched))
 

@@ -1,11 +1,8 @@
 """Measures every page of every method, goes on where an earlier run ended, writes the report."""
 
 import hashlib
-import itertools
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
-from functools import cache
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,19 +13,20 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from magiccolor_jax.data.cases import find_case_files, read_case
-from magiccolor_jax.evaluation.frechet import Statistics, load_normal
-from magiccolor_jax.evaluation.judges import Judges, load_judges
+from magiccolor_jax.evaluation.frechet import Normal, load_normal
+from magiccolor_jax.evaluation.judges import Judges, find_judges, load_judges
+from magiccolor_jax.evaluation.known import Known, compared, sees_instances
 from magiccolor_jax.evaluation.measuring import Devices, Page, measure_on_host
 from magiccolor_jax.evaluation.methods import TRUTH, Method
 from magiccolor_jax.evaluation.page import write_page
 from magiccolor_jax.evaluation.protocol import Protocol
 from magiccolor_jax.evaluation.report import Result, summarise, write_csv, write_json
 from magiccolor_jax.evaluation.rows import Entry, Rows
-from magiccolor_jax.files import sha256_of
+from magiccolor_jax.files import code_version, locked, sha256_of
 from magiccolor_jax.parallel.mesh import data_mesh, replicated
 from magiccolor_jax.parallel.multihost import Share
 from magiccolor_jax.sampling.outputs import hash_case, hash_model
-from magiccolor_jax.sampling.pipeline import threaded_map
+from magiccolor_jax.sampling.pipeline import WORKERS, threaded_map
 
 VERSION = 1
 """Of the numbers: raised when one of them is computed otherwise, so that old rows do not count."""
@@ -61,166 +59,226 @@ def choose_cases(cases: Mapping[str, Path], protocol: Protocol) -> dict[str, Pat
     return {name: cases[name] for name in names}
 
 
+def check(job: Evaluation) -> Normal | None:
+    """What can be known before any work is done: networks, targets, masks, FID's other side.
+
+    Returns:
+        The statistics that are given for FID.
+
+    Raises:
+        FileNotFoundError: networks are missing.
+        ValueError: cases lack what the protocol takes, all of them listed; or statistics.
+    """
+    find_judges(job.networks, job.protocol.judges)
+    lacking = [
+        f"  {name}: {', '.join(parts)}"
+        for name, path in job.cases.items()
+        if (parts := _lacking(path, job.protocol))
+    ]
+    if lacking:
+        raise ValueError(
+            f"the protocol {job.protocol.name!r} takes more than these cases have; add it, or "
+            "choose a protocol without these numbers:\n" + "\n".join(lacking)
+        )
+    return _fid_truth(job)
+
+
+def _lacking(path: Path, protocol: Protocol) -> list[str]:
+    """What a case has not, by its names; a broken one is told of when it is read."""
+    try:
+        files = find_case_files(path)
+    except ValueError:
+        return []
+    parts = ["no target.*"] if compared(protocol) and files.target is None else []
+    masks = sees_instances(protocol) and not files.sketch_masks
+    return parts + (["no sketch_masks/"] if masks else [])
+
+
 def run(job: Evaluation, console: Console) -> Result | None:
     """Measures what is not measured yet and writes the report.
 
     Returns:
-        The report; None where other processes have not measured their part yet.
+        The report; None for one of several processes, which only measures its part.
 
     Raises:
         FileNotFoundError: networks are missing.
-        ValueError: pages cannot be measured; one report of all of them, after all others are.
+        ValueError: pages cannot be measured, one report of all of them after all others are; or
+            another run is at the same part.
         OSError: the disk is full; what was measured stays, and a re-run goes on from there.
     """
-    truth = None if job.fid_truth is None else load_normal(job.fid_truth)
-    if job.protocol.fid and truth is None and TRUTH not in (m.name for m in job.methods):
-        raise ValueError(
-            f"FID compares with the truth: expected target.* in every case, or its statistics "
-            f"(--fid-truth FILE); the protocol {job.protocol.name!r} has it, and cases lack targets"
-        )
+    truth = check(job)
     job.out.mkdir(parents=True, exist_ok=True)
-    place = replicated(data_mesh())
-    judges = load_judges(job.networks, job.protocol.judges, sharding=place)
-    work = _Work(job, judges, Rows(job.out, job.share))
-    failures = work.measure(console)
-    if failures:
+    part = f"{job.share.index}-of-{job.share.count}"
+    with locked(job.out / f".lock-{part}", "evaluation of a part"):
+        judges = load_judges(job.networks, job.protocol.judges, sharding=replicated(data_mesh()))
+        work = _Work(job, judges, Rows(job.out, job.share))
+        if failures := work.measure(console):
+            old = (job.out / "report.json").exists()
+            raise ValueError(
+                f"{len(failures)} pages could not be measured; all others are, and will not be "
+                f"measured again{' (the report in the folder is an earlier one)' * old}:\n"
+                + "\n".join(failures)
+            )
+        if job.share.count > 1:
+            console.print("measured; when all processes have, the same command without --process")
+            console.print("writes the report")
+            return None
+        with console.status("averaging"):
+            return _report(job, work, truth)
+
+
+def _fid_truth(job: Evaluation) -> Normal | None:
+    """The statistics that are given.
+
+    Raises:
+        ValueError: they are damaged, or FID has nothing to compare with.
+    """
+    if job.fid_truth is not None:
+        return load_normal(job.fid_truth)
+    if job.protocol.fid and TRUTH not in (method.name for method in job.methods):
         raise ValueError(
-            f"{len(failures)} pages could not be measured (the others are, and will not be "
-            "measured again):\n" + "\n".join(failures)
+            f"FID compares with the truth, and the protocol {job.protocol.name!r} has it: expected "
+            "target.* in every case, or its statistics (--fid-truth FILE)"
         )
-    found = {method.name: [work.find(method, name) for name in job.cases] for method in job.methods}
-    missing = sum(entry is None for entries in found.values() for entry in entries)
-    if missing:
-        console.print(
-            f"{missing} pages are other processes'; when they are done, run the same command "
-            "without --process to write the report"
-        )
-        return None
-    entries = {name: [e for e in rows if e is not None] for name, rows in found.items()}
-    with console.status("averaging"):
-        statistics = _statistics(job, work.rows, entries)
-        about = _about(job)
-        result = summarise(job.protocol, about, list(job.cases), entries, statistics, truth)
-        write_json(job.out / "report.json", result)
-        write_csv(job.out, result)
-        write_page(job.out / "index.html", result, job.cases, job.methods)
-    return result
+    return None
 
 
-def _statistics(
-    job: Evaluation, rows: Rows, entries: Mapping[str, list[Entry]]
-) -> dict[str, Statistics]:
-    """Of each method's features, saved as OUT/fid/METHOD.npz; nothing where there is no FID."""
-    if not job.protocol.fid:
-        return {}
-    statistics = {method: rows.statistics(found) for method, found in entries.items()}
+def _report(job: Evaluation, work: "_Work", truth: Normal | None) -> Result:
+    """Averages and writes everything."""
+    entries = {
+        method.name: [work.entry(method, name) for name in job.cases] for method in job.methods
+    }
+    statistics = {}
+    if job.protocol.fid:
+        statistics = {method: work.rows.statistics(found) for method, found in entries.items()}
     for method, found in statistics.items():
-        path = job.out / "fid" / f"{method}.npz"
-        path.parent.mkdir(exist_ok=True)
-        found.save(path)
-    return statistics
+        found.save(job.out / "fid" / f"{method}.npz")
+    result = summarise(job.protocol, _about(job), list(job.cases), entries, statistics, truth)
+    write_json(job.out / "report.json", result)
+    write_csv(job.out, result)
+    write_page(job.out / "index.html", result, job.cases, job.methods)
+    return result
 
 
 def _about(job: Evaluation) -> dict[str, Any]:
     device = jax.local_devices()[0]
     return {
+        "code": code_version(),
         "device": f"{jax.local_device_count()} x {device.device_kind}",
+        "cases_of": {name: str(path) for name, path in job.cases.items()},
         "networks": [str(folder) for folder in job.networks],
-        "version": VERSION,
+        "fid_truth": TRUTH if job.fid_truth is None else str(job.fid_truth),
     }
 
 
 class _Todo(NamedTuple):
-    method: Method
+    method: str
     case: str
     key: str
 
 
 class _Work:
+    """Cases are read and measured on threads, batches on the devices, rows written behind."""
+
     def __init__(self, job: Evaluation, judges: Judges, rows: Rows):
         self.job, self.rows = job, rows
         self.devices = Devices(job.protocol, judges)
+        self.size = job.batch_size * jax.local_device_count()
+        self.keys: dict[tuple[str, str], str] = {}
+        """Method and case -> key, of everything that was looked at."""
+        protocol = job.protocol
         self.common = _digest(
             VERSION,
-            json.dumps(asdict(job.protocol), sort_keys=True),
-            *(hash_model(folder) for folder in judges.folders),
+            *(protocol.size, protocol.fid, *sorted(protocol.metrics)),
+            *map(hash_model, judges.folders),
         )
-        self.case_digest = cache(self._case_digest)
+
+    def entry(self, method: Method, name: str) -> Entry:
+        """The row of a page that was measured."""
+        found = self.rows.find(method.name, name, self.keys[method.name, name])
+        assert found is not None, "or a failure was reported"
+        return found
 
     def measure(self, console: Console) -> list[str]:
         """Measures this process' part; what went wrong, page by page."""
         mine = self.job.share.of(list(self.job.cases))
-        todo = [
-            _Todo(method, name, self.key(method, name))
-            for method in self.job.methods
-            for name in mine
-            if self.find(method, name) is None
-        ]
         failures: list[str] = []
+        waiting: defaultdict[tuple[int, ...], list[tuple[_Todo, Page]]] = defaultdict(list)
         with _progress(console) as progress:
-            task = progress.add_task("pages", total=len(self.job.methods) * len(mine))
-            progress.advance(task, len(self.job.methods) * len(mine) - len(todo))
-            prepared = threaded_map(self._prepare, todo, ahead=4 * self.job.batch_size)
-            for batch in _batches(prepared, self.job.batch_size * jax.local_device_count()):
-                bad = [page for _, page in batch if isinstance(page, str)]
-                good = [(each, page) for each, page in batch if isinstance(page, Page)]
-                for text in bad:
-                    progress.console.print(f"[red]failed[/red] {escape(text)}", soft_wrap=True)
-                failures += bad
-                if good:
-                    self._add(good)
-                progress.advance(task, len(batch))
+            task = progress.add_task("pages", total=len(mine) * len(self.job.methods))
+            for page in self._pages(mine):
+                if isinstance(page, str):
+                    failures.append(page)
+                    progress.console.print(f"[red]failed[/red] {escape(page)}", soft_wrap=True)
+                elif page:
+                    alike = waiting[page[1].shape]
+                    alike.append(page)
+                    if len(alike) == self.size:
+                        self._add(waiting.pop(page[1].shape))
+                progress.advance(task)
+            for alike in waiting.values():
+                self._add(alike)
         return failures
 
-    def find(self, method: Method, name: str):
-        """The row of a page, if it is measured."""
-        return self.rows.find(method.name, name, self.key(method, name))
+    def _pages(self, names: Sequence[str]) -> Iterator[tuple[_Todo, Page] | str | None]:
+        """For each page of each case: itself, what is wrong with it, or None if it is measured."""
+        for pages in threaded_map(self._prepare, names, ahead=WORKERS):
+            yield from pages
 
-    def key(self, method: Method, name: str) -> str:
-        """Identifies everything that a row depends on."""
-        pictures = [each[name] for each in (method.pictures, method.swapped) if name in each]
-        return _digest(
-            self.common,
-            self.case_digest(name),
-            method.name if method.paint else "",
-            *(sha256_of(path) for path in pictures),
-        )
+    def _prepare(self, name: str) -> list[tuple[_Todo, Page] | str | None]:
+        """The pages of one case."""
+        methods = self.job.methods
+        try:
+            case_key = self._case_key(name)
+        except (ValueError, OSError) as error:
+            return [f"{name}: {error}", *[None] * (len(methods) - 1)]
+        known: Known | None = None
+        found: list[tuple[_Todo, Page] | str | None] = []
+        for method in methods:
+            try:
+                key = self.keys[method.name, name] = method_key(case_key, method, name)
+                if self.rows.find(method.name, name, key) is not None:
+                    found.append(None)
+                    continue
+                known = known or self._read(name)
+                page = self._measured(known, method, name)
+                found.append((_Todo(method.name, name, key), page))
+            except (ValueError, OSError) as error:
+                found.append(f"{method.name}, {name}: {error}")
+        return found
 
-    def _case_digest(self, name: str) -> str:
+    def _case_key(self, name: str) -> str:
         path = self.job.cases[name]
         target = find_case_files(path).target
-        return _digest(hash_case(path), "" if target is None else sha256_of(target))
+        return _digest(self.common, hash_case(path), "" if target is None else sha256_of(target))
 
-    def _prepare(self, todo: _Todo) -> tuple[_Todo, Page | str]:
-        """A page, or what is wrong with it."""
-        try:
-            case = read_case(self.job.cases[todo.case], report_overlaps=False)
-            made = todo.method.page(todo.case, case)
-            swapped = None
-            if "swapped" in self.job.protocol.metrics:
-                swapped = todo.method.swapped_page(todo.case, case)
-            return todo, measure_on_host(case, made, swapped, self.job.protocol)
-        except ValueError as error:
-            return todo, f"{todo.method.name}, {todo.case}: {error}"
+    def _read(self, name: str) -> Known:
+        known = Known(read_case(self.job.cases[name], report_overlaps=False), self.job.protocol)
+        known.check()
+        return known
+
+    def _measured(self, known: Known, method: Method, name: str) -> Page:
+        swapped = None
+        if "swapped" in self.job.protocol.metrics:
+            swapped = method.swapped_page(name, known.case)
+        return measure_on_host(known, method.page(name, known.case), swapped)
 
     def _add(self, pages: Sequence[tuple[_Todo, Page]]) -> None:
         rows, features = self.devices.measure([page for _, page in pages])
-        named = [(todo.method.name, todo.case, todo.key) for todo, _ in pages]
-        self.rows.add(named, rows, features)
+        self.rows.add([todo for todo, _ in pages], rows, features)
 
 
-def _batches(
-    pages: Iterable[tuple[_Todo, Page | str]], size: int
-) -> Iterator[list[tuple[_Todo, Page | str]]]:
-    """Neighbours of one shape, so that a program serves them; at most `size`."""
+def method_key(case_key: str, method: Method, name: str) -> str:
+    """Identifies everything that a row depends on.
 
-    def shape(each: tuple[_Todo, Page | str]) -> Any:
-        page = each[1]
-        return page if isinstance(page, str) else page.shape
+    Args:
+        case_key: of the case and what it is measured with.
 
-    for _, alike in itertools.groupby(pages, shape):
-        while batch := list(itertools.islice(alike, size)):
-            yield batch
+    Raises:
+        OSError: a picture cannot be read.
+    """
+    pictures = [each[name] for each in (method.pictures, method.swapped) if name in each]
+    return _digest(case_key, method.name if method.paint else "", *map(sha256_of, pictures))
 
 
 def _digest(*parts: Any) -> str:

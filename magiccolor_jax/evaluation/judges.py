@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from magiccolor_jax.checkpoint import load_network, read_config
+from magiccolor_jax.checkpoint import ModelConfig, load_network, read_config
 from magiccolor_jax.data.transforms import (
     CLIP_MEAN,
     CLIP_STD,
@@ -63,42 +63,59 @@ class Judges(NamedTuple):
 
     networks: dict[str, nnx.Module]
     """By stem."""
-    sizes: Sizes
-    """Of the encoders' pictures."""
+    sizes: dict[str, Sizes]
+    """Stem of an encoder -> of the pictures that it takes."""
     folders: tuple[Path, ...]
     """Where each network was found, in the order of `networks`."""
 
 
-def load_judges(folders: Iterable[Path], wanted: Sequence[str], *, sharding: Any = None) -> Judges:
-    """Loads what a protocol asks for; the first folder that has a network gives it.
+class Found(NamedTuple):
+    """Where a network is."""
+
+    folder: Path
+    config: ModelConfig
+
+
+def find_judges(folders: Iterable[Path], wanted: Sequence[str]) -> dict[str, Found]:
+    """Stem -> the first folder that has it; reads no weights.
 
     Args:
         folders: JAX folders, of metrics or of models.
         wanted: stems.
-        sharding: where parameters go; default the first device.
 
     Raises:
         FileNotFoundError: networks are missing; all are named, with where to get them.
         ValueError: a folder is none of ours.
     """
-    opened = [(folder, read_config(folder)) for folder in folders]
-    networks, found, sizes, missing = {}, [], Sizes(), []
-    for stem in wanted:
-        place = next((each for each in opened if stem in each[1].networks), None)
-        if place is None:
-            missing.append(f"  {stem}: {_source(stem)}")
-            continue
-        folder, config = place
-        networks[stem] = load_network(folder, stem, config.networks[stem], sharding=sharding)
-        found.append(folder)
-        if stem in ENCODERS:
-            sizes = config.sizes
-    if missing:
-        where = ", ".join(str(folder) for folder, _ in opened) or "no folder (--networks)"
+    opened = [Found(folder, read_config(folder)) for folder in folders]
+    places = {
+        stem: next((each for each in opened if stem in each.config.networks), None)
+        for stem in wanted
+    }
+    if missing := [f"  {stem}: {_source(stem)}" for stem, place in places.items() if not place]:
+        where = ", ".join(str(each.folder) for each in opened) or "no folder (--networks)"
         raise FileNotFoundError(
             f"the protocol takes networks that are not in {where}:\n" + "\n".join(missing)
         )
-    return Judges(networks, sizes, tuple(found))
+    return {stem: place for stem, place in places.items() if place}
+
+
+def load_judges(folders: Iterable[Path], wanted: Sequence[str], *, sharding: Any = None) -> Judges:
+    """Loads what a protocol asks for.
+
+    Args:
+        sharding: where parameters go; default the first device.
+
+    Raises:
+        FileNotFoundError, ValueError: as `find_judges`, or weights that do not fit their config.
+    """
+    places = find_judges(folders, wanted)
+    networks = {
+        stem: load_network(folder, stem, config.networks[stem], sharding=sharding)
+        for stem, (folder, config) in places.items()
+    }
+    sizes = {stem: places[stem].config.sizes for stem in ENCODERS if stem in places}
+    return Judges(networks, sizes, tuple(place.folder for place in places.values()))
 
 
 def _source(stem: str) -> str:
@@ -122,6 +139,7 @@ def encoder_pixels(stem: str, picture: Picture, sizes: Sizes) -> Float[np.ndarra
 @nnx.jit
 def embed(network: nnx.Module, pixels: Float[Array, "B P P 3"]) -> Float[Array, "B D"]:
     """DINOv2's class tokens, or CLIP's image embeddings, of length 1."""
-    found = network(pixels)  # pyright: ignore[reportCallIssue]
+    with jax.default_matmul_precision("highest"):  # a yardstick must not change with the device
+        found = network(pixels)  # pyright: ignore[reportCallIssue]
     vectors = (found if isinstance(found, jax.Array) else found.cls).astype(jnp.float32)
     return vectors / jnp.linalg.norm(vectors, axis=-1, keepdims=True)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,112 +12,75 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, UInt8
 
 from magiccolor_jax.data.batches import bucket_of
-from magiccolor_jax.data.cases import MASK_MIDDLE
-from magiccolor_jax.data.transforms import Picture, resize
+from magiccolor_jax.data.transforms import Picture
 from magiccolor_jax.evaluation import quality
-from magiccolor_jax.evaluation.difficulty import difficulty_of
 from magiccolor_jax.evaluation.judges import Judges, embed, encoder_pixels
+from magiccolor_jax.evaluation.known import Known, sees_instances
 from magiccolor_jax.evaluation.lines import line_fidelity
 from magiccolor_jax.evaluation.methods import exchanged_order
 from magiccolor_jax.evaluation.metrics import METRICS, PICTURE, REGION
 from magiccolor_jax.evaluation.palettes import (
+    distances_of,
     dominant_colors,
     inner,
-    leakage,
     oklab_error,
     own_closest,
     transport,
 )
 from magiccolor_jax.evaluation.protocol import Protocol
 from magiccolor_jax.parallel.mesh import by_case, data_mesh
-from magiccolor_jax.types import Case
 
 Row = dict[str, Any]
 
-ON_DEVICES = (*PICTURE, "region_psnr", "region_ssim")
-"""Metrics that are computed in batches."""
+REGION_PIXELS = ("region_psnr", "region_ssim")
 
+ON_DEVICES = (*PICTURE, *REGION_PIXELS)
+"""Metrics that are computed in batches."""
 
 MOST_PSNR = 100.0
 """Decibels that equal pictures count as, so that there is a mean."""
 
 
 class Page(NamedTuple):
-    """A page that is ready to be compared."""
+    """A page that is ready to be compared, at the protocol's size."""
 
-    picture: Picture
-    truth: Picture | None
-    regions: Bool[np.ndarray, "K H W"]
-    """Sketch masks at the protocol's size."""
+    picture: UInt8[np.ndarray, "H W 3"]
+    truth: UInt8[np.ndarray, "H W 3"] | None
+    regions: Bool[np.ndarray, "K H W"] | None
+    """None where no batch looks at them."""
     row: Row
     """What is measured already."""
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Pages of one shape are measured by one program."""
-        return (bucket_of(len(self.regions)), *self.picture.shape)
+        count = 0 if self.regions is None else bucket_of(len(self.regions))
+        return (count, *self.picture.shape)
 
 
-def measure_on_host(
-    case: Case, picture: Picture, swapped: Picture | None, protocol: Protocol
-) -> Page:
+def measure_on_host(known: Known, picture: Picture, swapped: Picture | None) -> Page:
     """Everything that is not computed in batches; all at the page's own size.
 
     Args:
+        known: checked.
         swapped: the page of the case with its first two references exchanged.
-
-    Raises:
-        ValueError: a metric compares with the truth, and the case has none.
     """
-    _check_truth(case, protocol)
-    regions = [mask > MASK_MIDDLE for mask in case.sketch_masks]
-    row: Row = {"difficulty": difficulty_of(regions)._asdict(), "instances": _instances(case)}
-    asked = set(protocol.metrics)
-    if asked & {"own", "other", "own_closest"}:
-        _note_palettes(row, leakage(picture, case))
-    for index, region in enumerate(regions):
-        found = row["instances"][index]
-        if "oklab_error" in asked:
-            found["oklab_error"] = oklab_error(picture, _truth(case), region)
-        if "dominant" in asked:
-            pair = (dominant_colors(each[inner(region)]) for each in (picture, _truth(case)))
-            found["dominant"] = transport(*pair)
+    case, asked = known.case, {*known.protocol.metrics}
+    row: Row = {"difficulty": known.difficulty._asdict(), "instances": []}
+    if sees_instances(known.protocol):
+        row["instances"] = [{"id": number} for number in range(1, len(known.regions) + 1)]
+        if asked & {"own", "other", "own_closest"}:
+            _note_palettes(row, distances_of(picture, known.regions, known.palettes))
+        _note_regions(row["instances"], known, picture, asked)
     if "swapped" in asked and swapped is not None:
-        order = exchanged_order(len(regions))
-        row["swapped"] = float(own_closest(leakage(swapped, case, order))[:2].mean())
+        palettes = [known.palettes[i] for i in exchanged_order(len(known.palettes))]
+        found = distances_of(swapped, known.regions, palettes)
+        seen = ~np.isnan(found[:2, 0])
+        row["swapped"] = float(own_closest(found)[:2][seen].mean()) if seen.any() else None
     if "lines" in asked:
         row["lines"] = line_fidelity(picture, case.sketch)
-    return Page(
-        _squared(picture, protocol.size),
-        None if case.target is None else _squared(case.target, protocol.size),
-        np.stack([_squared_mask(region, protocol.size) for region in regions]),
-        row,
-    )
-
-
-def _truth(case: Case) -> Picture:
-    assert case.target is not None, "checked before"
-    return case.target
-
-
-def _check_truth(case: Case, protocol: Protocol) -> None:
-    needed = [name for name in protocol.metrics if name in (*PICTURE, *REGION)]
-    if case.target is None and needed:
-        raise ValueError(
-            f"{case.path}: the protocol {protocol.name!r} compares with the truth "
-            f"({', '.join(needed)}): expected target.* in the case, got none; add it, or "
-            "choose a protocol without these numbers"
-        )
-    if len(case.sketch_masks) != len(case.references):
-        raise ValueError(
-            f"{case.path}: instances are measured inside their sketch masks: expected one for each "
-            f"of {len(case.references)} references, got {len(case.sketch_masks)}; use the layout "
-            "with sketch_masks/"
-        )
-
-
-def _instances(case: Case) -> list[Row]:
-    return [{"id": number} for number in range(1, len(case.sketch_masks) + 1)]
+    regions = known.masks if asked & {*REGION_PIXELS} else None
+    return Page(known.at_size(picture), known.truth, regions, row)
 
 
 def _note_palettes(row: Row, distances: Float[np.ndarray, "K K"]) -> None:
@@ -126,22 +88,28 @@ def _note_palettes(row: Row, distances: Float[np.ndarray, "K K"]) -> None:
     row["leakage"] = np.round(distances, 3).tolist()
     closest = own_closest(distances)
     for index, found in enumerate(row["instances"]):
+        if np.isnan(distances[index, index]):
+            continue
         found["own"] = float(distances[index, index])
         if len(distances) > 1:
             found["other"] = float(np.delete(distances[index], index).mean())
             found["own_closest"] = float(closest[index])
 
 
-def _squared(picture: Picture, side: int | None) -> UInt8[np.ndarray, "h w 3"]:
-    if side is None or picture.shape[:2] == (side, side):
-        return picture
-    return np.rint(resize(picture, side, side)).astype(np.uint8)
-
-
-def _squared_mask(region: Bool[np.ndarray, "H W"], side: int | None) -> Bool[np.ndarray, "h w"]:
-    if side is None:
-        return region
-    return cv2.resize(region.astype(np.uint8), (side, side), interpolation=cv2.INTER_NEAREST) > 0
+def _note_regions(found: list[Row], known: Known, picture: Picture, asked: set[str]) -> None:
+    """How far each region's colours are from the truth's."""
+    truth = known.case.target
+    if truth is None:
+        return
+    for instance, region, index in zip(found, known.regions, range(len(found)), strict=True):
+        if not region.any():
+            continue
+        if "oklab_error" in asked:
+            instance["oklab_error"] = oklab_error(picture, truth, region)
+        if "dominant" in asked:
+            theirs = known.dominant[index]
+            assert theirs is not None, "of a region that is not empty"
+            instance["dominant"] = transport(dominant_colors(picture[inner(region)]), theirs)
 
 
 class Devices:
@@ -157,13 +125,15 @@ class Devices:
         """A row per page, and Inception's features where the protocol has FID.
 
         Args:
-            pages: all of one size.
+            pages: all of one shape.
         """
         count, made = len(pages), self._batch([page.picture for page in pages])
         found: dict[str, Any] = {}
         if self._metrics:
             truth = self._batch([page.truth for page in pages])
-            regions = self._batch([_padded(page.regions) for page in pages])
+            regions = None
+            if pages[0].regions is not None:
+                regions = self._batch([_padded(page.regions) for page in pages])
             found |= self._compare(made, truth, regions)
             for name in self._metrics:
                 judge = METRICS[name].judge
@@ -178,7 +148,7 @@ class Devices:
         return [_row(found, index, page) for index, page in enumerate(pages)], features
 
     def _similarity(self, stem: str, pages: Sequence[Page]) -> Array:
-        network, sizes = self._judges.networks[stem], self._judges.sizes
+        network, sizes = self._judges.networks[stem], self._judges.sizes[stem]
         sides = [
             self._batch([encoder_pixels(stem, picture, sizes) for picture in pictures])
             for pictures in zip(*((page.picture, page.truth) for page in pages), strict=True)
@@ -187,13 +157,17 @@ class Devices:
         return jnp.sum(made * truth, axis=-1)
 
     def _batch(self, values: Sequence[Any]) -> Array:
-        """Stacked on the devices; the last is repeated until every device has as many."""
-        short = -len(values) % self._mesh.size
-        return jax.device_put(np.stack([*values, *[values[-1]] * short]), by_case(self._mesh))
+        """Stacked on the devices, the last repeated: a power of two on each, so that few programs
+        serve all lengths."""
+        each = -(-len(values) // self._mesh.size)
+        whole = self._mesh.size * 2 ** (each - 1).bit_length()
+        filled = np.stack([*values, *[values[-1]] * (whole - len(values))])
+        return jax.device_put(filled, by_case(self._mesh))
 
 
-def _padded(regions: Bool[np.ndarray, "K H W"]) -> Bool[np.ndarray, "N H W"]:
+def _padded(regions: Bool[np.ndarray, "K H W"] | None) -> Bool[np.ndarray, "N H W"]:
     """Empty regions up to the bucket, so that one program serves several counts."""
+    assert regions is not None, "pages of one batch have the same parts"
     missing = bucket_of(len(regions)) - len(regions)
     return np.pad(regions, ((0, missing), (0, 0), (0, 0)))
 
@@ -202,7 +176,7 @@ def _compare(
     names: tuple[str, ...],
     made: UInt8[Array, "B H W 3"],
     truth: UInt8[Array, "B H W 3"],
-    regions: Bool[Array, "B K H W"],
+    regions: Bool[Array, "B K H W"] | None,
 ) -> dict[str, Float[Array, "B *K"]]:
     """The metrics that take no network."""
     unit = (x.astype(jnp.float32) / 255 for x in (made, truth))

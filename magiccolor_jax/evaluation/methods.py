@@ -1,15 +1,17 @@
 """Whose pictures are judged: folders of them, baselines, the truth itself."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from magiccolor_jax.data.cases import CaseFiles, find_case_files
-from magiccolor_jax.data.listing import is_picture
+from magiccolor_jax.data.listing import pictures_below
 from magiccolor_jax.data.pictures import CaseError, read_picture, size_text
 from magiccolor_jax.data.transforms import Picture
 from magiccolor_jax.evaluation.baselines import BASELINES
-from magiccolor_jax.files import atomic_directory, link_or_copy
+from magiccolor_jax.files import atomic_directory, link_or_copy, sha256_of
+from magiccolor_jax.sampling.outputs import hash_case
 from magiccolor_jax.types import Case
 
 SWAPPED = "swapped"
@@ -18,8 +20,8 @@ SWAPPED = "swapped"
 TRUTH = "truth"
 """Name of the method that knows the answer: what the numbers are at best."""
 
-SHOWN = 20
-"""Names that an error lists of each kind before it counts the rest."""
+SOURCE = ".source"
+"""File in a case with exchanged references: identifies the case that it was made from."""
 
 
 class Method(NamedTuple):
@@ -108,31 +110,27 @@ def folder_method(name: str, folder: Path, cases: Mapping[str, Path]) -> Method:
 
 
 def _find(folder: Path, cases: Mapping[str, Path], problems: list[str]) -> dict[str, Path]:
-    """Case -> picture; says what is wrong."""
+    """Case -> picture; adds what is wrong to `problems`."""
     if not folder.is_dir():
         problems.append(f"  {folder} is no folder")
         return {}
     found: dict[str, Path] = {}
     twice, unknown = [], []
-    for path in sorted(folder.rglob("*")):
+    for path in pictures_below(folder):
         below = path.relative_to(folder)
-        if below.parts[0] == SWAPPED or not is_picture(path) or not path.is_file():
+        if below.parts[0] == SWAPPED:
             continue
         name = below.with_suffix("").as_posix()
         if name not in cases:
-            unknown.append(below.as_posix())
+            unknown.append(path)
         elif name in found:
-            twice.append(below.as_posix())
+            twice.append(path)
         else:
             found[name] = path
-    missing = [name for name in cases if name not in found]
-    kinds = {"missing": missing, "twice": twice}
+    missing = [folder / name for name in cases if name not in found]
     # Pictures of other cases are no harm where every case has one: a part may be judged alone.
-    kinds |= {"of no case": unknown} if missing else {}
-    for kind, names in kinds.items():
-        problems += [f"  {kind}: {folder / name}" for name in names[:SHOWN]]
-        if len(names) > SHOWN:
-            problems.append(f"  {kind}: {len(names) - SHOWN} more")
+    kinds = {"missing": missing, "twice": twice, "of no case": unknown if missing else []}
+    problems += [f"  {kind}: {path}" for kind, paths in kinds.items() for path in paths]
     return found
 
 
@@ -161,32 +159,55 @@ def _truth(case: Case) -> Picture:
 
 
 def _has_two(case: Path) -> bool:
-    """Whether a case has references to exchange."""
-    return len(find_case_files(case).references) > 1
+    """Whether a case has references to exchange; a broken one is told of elsewhere."""
+    try:
+        return len(find_case_files(case).references) > 1
+    except CaseError:
+        return False
 
 
 def write_swapped(cases: Mapping[str, Path], out: Path) -> dict[str, Path]:
     """Case folders whose first two references have changed places, by hard links.
 
     Args:
-        cases: name -> case folder of our layout; those of one reference are left out.
-        out: gets a folder per case.
+        cases: name -> case folder; those of one reference are left out.
+        out: gets a folder per case; one that is there is written again if the case has changed.
 
     Returns:
         Name -> new folder.
+
+    Raises:
+        CaseError: a folder is no case of our layout.
     """
     made = {}
     for name, case in cases.items():
         files = find_case_files(case)
+        if files.layout != "magiccolor":
+            raise CaseError(
+                case,
+                "references are exchanged in our layout",
+                expected="references/ and sketch_masks/",
+                got="the release's layout",
+                fix="bring the case into the layout with sketch_masks/",
+            )
         if len(files.references) < 2:
             continue
         made[name] = out / name
-        if not made[name].exists():
-            _write_swapped(files, made[name])
+        source = _identity(case, files)
+        stamp = made[name] / SOURCE
+        if stamp.is_file() and stamp.read_text() == source:
+            continue
+        if stamp.is_file():
+            shutil.rmtree(made[name])
+        _write_swapped(files, made[name], source)
     return made
 
 
-def _write_swapped(files: CaseFiles, new: Path) -> None:
+def _identity(case: Path, files: CaseFiles) -> str:
+    return hash_case(case) + ("" if files.target is None else sha256_of(files.target))
+
+
+def _write_swapped(files: CaseFiles, new: Path, source: str) -> None:
     first, second, *_ = files.references
     other = {first: second, second: first}
     parts = {
@@ -197,6 +218,7 @@ def _write_swapped(files: CaseFiles, new: Path) -> None:
         "sketch_masks": files.sketch_masks,
     }
     with atomic_directory(new) as folder:
+        (folder / SOURCE).write_text(source)
         for path in (files.sketch, files.target):
             if path is not None:
                 link_or_copy(path, folder / path.name)

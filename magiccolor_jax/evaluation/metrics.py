@@ -4,7 +4,7 @@ from typing import Literal, NamedTuple
 
 
 class Metric(NamedTuple):
-    """A number per case; of instances, their mean."""
+    """A number per case; of instances, their mean over the page."""
 
     label: str
     better: Literal["higher", "lower"]
@@ -29,7 +29,7 @@ METRICS = {
     "dominant": Metric("dominant colours", "lower", "CIEDE2000 of the transport to the truth's", 2),
     "own": Metric("to own reference", "lower", "hundredths of Oklab, between palettes", 2),
     "other": Metric("to other references", "higher", "hundredths of Oklab, between palettes", 2),
-    "own_closest": Metric("own reference closest", "higher", "share of the instances"),
+    "own_closest": Metric("own reference closest", "higher", "share of a page's instances"),
     "swapped": Metric(
         "swap test", "higher", "share of two exchanged references that their colours follow"
     ),

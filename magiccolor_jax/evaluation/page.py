@@ -91,7 +91,7 @@ def write_page(
     body = "".join(parts)
     with atomic_file(path) as temporary:
         content = f"<!doctype html><html lang=en><head>{head}</head><body>{body}</body></html>\n"
-        temporary.write_text(content, encoding="utf-8")
+        temporary.write_text(content, encoding="utf-8", errors="backslashreplace")
 
 
 def _text(text: str) -> str:
@@ -121,10 +121,10 @@ def _main_table(result: Result) -> str:
     ]
     if result.fid:
         head.append(f"<th>FID {DOWN}</th>")
-        best = min(result.fid.values())
+        best = min((x for m, x in result.fid.items() if m != TRUTH), default=math.nan)
         columns.append(
             {
-                method: f"<td{' class=best' if value == best else ''}>{value:.2f}</td>"
+                method: f"<td{' class=best' * (value == best and method != TRUTH)}>{value:.2f}</td>"
                 for method, value in result.fid.items()
             }
         )
@@ -235,10 +235,11 @@ def _sheets(result: Result, cases: Mapping[str, Path], methods: Sequence[Method]
 
 
 def _sorted_cases(result: Result, method: str, name: str) -> list[str]:
-    """Cases from the worst to the best; those without the number come last."""
+    """Cases from the worst to the best; those without the number are left out."""
     sign = 1 if METRICS[name].better == "higher" else -1
     values = {entry.case: sign * value_of(entry.row, name) for entry in result.rows[method]}
-    return sorted(values, key=lambda case: (math.isnan(values[case]), values[case]))
+    known = [case for case, value in values.items() if not math.isnan(value)]
+    return sorted(known, key=values.__getitem__)
 
 
 def _chosen(order: Sequence[str]) -> list[tuple[str, str]]:

@@ -15,10 +15,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt8
 from scipy.optimize import linprog
 
-from magiccolor_jax.data.cases import MASK_MIDDLE
 from magiccolor_jax.data.palette import srgb_to_oklab
 from magiccolor_jax.data.transforms import Picture
 from magiccolor_jax.evaluation.ciede2000 import ciede2000, srgb_to_lab
+from magiccolor_jax.evaluation.regions import Region, counted, marked, owned
 from magiccolor_jax.types import Case
 
 COLORS = 12
@@ -84,15 +84,34 @@ def transport(palette: Palette, other: Palette) -> float:
 def leakage(
     picture: Picture, case: Case, references: Sequence[int] | None = None
 ) -> Float[np.ndarray, "K K"]:
-    """[i, j]: distance of region i of a coloured page from reference j.
+    """[i, j]: distance of region i of a coloured page from reference j; see `distances_of`.
 
     Args:
         references: number of the reference that each region was given; default its own.
+
+    Raises:
+        ValueError: the case has no sketch masks, or a mask marks nothing.
     """
     order = range(len(case.references)) if references is None else references
-    theirs = [palette_of(case.references[j][case.reference_masks[j] > MASK_MIDDLE]) for j in order]
-    ours = [palette_of(picture[inner(mask > MASK_MIDDLE)]) for mask in case.sketch_masks]
-    return np.array([[distance(a, b) for b in theirs] for a in ours])
+    palettes = [
+        palette_of(
+            case.references[j][counted(case, case.reference_masks[j], f"reference mask {j + 1}")]
+        )
+        for j in order
+    ]
+    return distances_of(picture, owned(marked(case)), palettes)
+
+
+def distances_of(
+    picture: Picture, regions: Sequence[Region], palettes: Sequence[Palette]
+) -> Float[np.ndarray, "K N"]:
+    """[i, j]: distance of region i from palette j; nan where the region is empty."""
+    nowhere = [np.nan] * len(palettes)
+    rows = [
+        [distance(ours, theirs) for theirs in palettes] if ours is not None else nowhere
+        for ours in (palette_of(picture[inner(r)]) if r.any() else None for r in regions)
+    ]
+    return np.array(rows)
 
 
 def own_closest(distances: Float[np.ndarray, "K K"]) -> Bool[np.ndarray, "K"]:

@@ -34,6 +34,8 @@ class Protocol:
     """Of the draw and of the resamples."""
 
     def __post_init__(self):
+        if not self.metrics:
+            raise ValueError("Protocol: metrics must name at least one number, got none")
         unknown = [name for name in self.metrics if name not in METRICS]
         if unknown or len(set(self.metrics)) != len(self.metrics):
             raise ValueError(

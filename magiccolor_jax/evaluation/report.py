@@ -110,7 +110,8 @@ def write_json(path: Path, result: Result) -> None:
     }
     with atomic_file(path) as temporary:
         text = json.dumps(_finite(content), indent=1, allow_nan=False, ensure_ascii=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+        # A name that is no UTF-8 has lone surrogates.
+        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def _means(metrics: Sequence[str], means: Sequence[Mean | None]) -> dict[str, Any]:
@@ -150,7 +151,10 @@ def write_csv(folder: Path, result: Result) -> None:
                 found = [_cell(instance.get(name, math.nan)) for name in inside]
                 instances.append([method, entry.case, instance["id"], *found])
     for name, lines in (("cases.csv", cases), ("instances.csv", instances)):
-        with atomic_file(folder / name) as temporary, temporary.open("w", newline="") as file:
+        with (
+            atomic_file(folder / name) as temporary,
+            temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+        ):
             csv.writer(file).writerows(lines)
 
 

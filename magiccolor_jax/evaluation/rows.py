@@ -48,15 +48,14 @@ class Rows:
         part = "" if share.count == 1 else f"-{share.index:05}-of-{share.count:05}"
         self._file = folder / f"rows{part}.jsonl"
         self._features = folder / f"features{part}.f32"
-        self._known: dict[tuple[str, str], Entry] = {}
+        self._known: dict[tuple[str, str, str], Entry] = {}
         for path in sorted(folder.glob("rows*.jsonl")):
             for entry in _read(path):
-                self._known[entry.method, entry.case] = entry
+                self._known[entry[:3]] = entry
 
     def find(self, method: str, case: str, key: str) -> Entry | None:
         """The row of a page; None where it is not measured, or was of something else."""
-        entry = self._known.get((method, case))
-        return entry if entry is not None and entry.key == key else None
+        return self._known.get((method, case, key))
 
     def add(
         self,
@@ -79,7 +78,7 @@ class Rows:
             if features is not None:
                 place = (self._features.name, start + index, features.shape[1])
             entry = Entry(method, case, key, row, place)
-            self._known[method, case] = entry
+            self._known[entry[:3]] = entry
             lines.append(json.dumps(entry._asdict()) + "\n")
         with self._file.open("ab") as file:
             # After a torn line, which has no end, a new one begins.

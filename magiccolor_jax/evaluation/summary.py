@@ -89,9 +89,13 @@ def groups_of(difficulties: Sequence[Difficulty]) -> dict[str, list[int]]:
 
 def _thirds(name: str, values: Sequence[float]) -> dict[str, list[int]]:
     """Lowest, middle and highest third; equal values share a group, so one may be empty."""
-    low, high = np.percentile(values, (100 / 3, 200 / 3))
+    if np.isnan(values).all():
+        return {}
+    low, high = np.nanpercentile(values, (100 / 3, 200 / 3))
     parts: dict[str, list[int]] = {}
     for index, value in enumerate(values):
+        if np.isnan(value):
+            continue
         third = "low" if value <= low else "middle" if value <= high else "high"
         parts.setdefault(third, []).append(index)
     thirds = [third for third in ("low", "middle", "high") if third in parts]

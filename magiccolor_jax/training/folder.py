@@ -1,7 +1,5 @@
 """A run's folder: one training at a time, and the same folder for all of its processes."""
 
-import fcntl
-import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +8,8 @@ from pathlib import Path
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+
+from magiccolor_jax.files import locked
 
 LOCK = ".lock"
 
@@ -24,21 +24,7 @@ def claimed(run: Path) -> Iterator[None]:
     if jax.process_index() > 0:
         yield
         return
-    with (run / LOCK).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise ValueError(
-                f"{run}: a folder holds one training at a time: expected no other, got "
-                f"{file.read().strip()}; wait until it has ended, or choose another --out"
-            ) from None
-        except OSError:  # a file system without locks
-            yield
-            return
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+    with locked(run / LOCK, "training"):
         yield
 
 

@@ -2,15 +2,13 @@
 
 import dataclasses
 import json
-import subprocess
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from magiccolor_jax.files import atomic_file
+from magiccolor_jax.files import atomic_file, code_version
 from magiccolor_jax.recipe import Recipe
 from magiccolor_jax.training.config import TrainConfig
 
@@ -92,20 +90,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
-
-
-def code_version() -> str:
-    """The package's version, and the commit where it runs from a checkout."""
-    folder = Path(__file__).parents[2]
-    text = version("magiccolor_jax")
-    if (folder / ".git").exists():
-        words = ["git", "-C", str(folder), "describe", "--always", "--dirty"]
-        try:
-            found = subprocess.run(words, capture_output=True, text=True, timeout=10, check=True)
-        except (OSError, subprocess.SubprocessError):
-            return text
-        text += f"+{found.stdout.strip()}"
-    return text
 
 
 def _now() -> str:

@@ -1,7 +1,6 @@
 """`magiccolor evaluate` from the command line."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -52,7 +51,8 @@ def test_cases_without_truth_are_judged_by_colour_alone(cases, tmp_path, capsys)
     words = ("--baselines", "mean_color", "--protocol", protocol)
     assert evaluate(cases, tmp_path / "out", *words) == 0
     methods = json.loads((tmp_path / "out/report.json").read_text())["methods"]
-    assert list(methods) == ["mean_color"] and methods["mean_color"]["swapped"]["value"] == 1
+    assert list(methods) == ["mean_color"], methods
+    assert methods["mean_color"]["swapped"]["value"] == 1
     assert "truth" not in capsys.readouterr().out
 
 
@@ -98,6 +98,8 @@ def test_swapped_cases_for_others(cases, tmp_path, capsys):
         (("--baselines", "grey", "grey"), "got ['grey'] more than once"),
         (("--baselines", "gray"), "no baseline 'gray'"),
         (("--pred", "truth=."), "is the target's own"),
+        (("--pred", "a/b=."), "called by one word"),
+        (("--pred", "x=nowhere", "y=neither"), "neither is no folder"),
         (("--baselines", "grey", "--protocol", "papr"), "perhaps you meant paper"),
         (("--baselines", "grey", "--protocol", "paper"), "inception: download https://"),
         (("--baselines", "grey", "--batch-size", "0"), "batch-size must be at least 1"),
@@ -126,6 +128,14 @@ def test_a_full_disk_says_so(cases, tmp_path, capsys, monkeypatch):
 
 
 def test_no_cases(tmp_path, capsys):
-    shutil.rmtree(tmp_path / "cases", ignore_errors=True)
-    assert evaluate(tmp_path / "cases", tmp_path / "out", "--baselines", "grey") == 1
-    assert "cases" in capsys.readouterr().err
+    words = ["--cases", "--out", tmp_path / "out", "--baselines", "grey"]
+    assert cli.run(["evaluate", *map(str, words)]) == 1
+    assert "no cases: expected case folders" in capsys.readouterr().err
+
+
+def test_names_are_shown_as_they_are(cases, tmp_path, capsys):
+    folder = tmp_path / "ours [v2]=a"
+    for path in sorted(cases.iterdir()):
+        save(folder / f"{path.name}.png", read_case(path).target)
+    assert evaluate(cases, tmp_path / "out", "--pred", folder) == 0
+    assert "[v2]=a" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -24,8 +25,10 @@ from magiccolor_jax.encoders.inception import Inception, InceptionConfig
 from magiccolor_jax.evaluation import job as evaluation_job
 from magiccolor_jax.evaluation.frechet import Statistics, frechet_distance
 from magiccolor_jax.evaluation.job import Evaluation, choose_cases, run
+from magiccolor_jax.evaluation.measuring import Devices
 from magiccolor_jax.evaluation.methods import TRUTH, baseline, folder_method
 from magiccolor_jax.evaluation.protocol import Protocol
+from magiccolor_jax.files import locked
 from magiccolor_jax.nn.abstract import abstract
 from magiccolor_jax.parallel.multihost import Share
 
@@ -53,12 +56,12 @@ def ran(*args, **options):
 
 @pytest.fixture
 def measured(monkeypatch):
-    """(method, case) of each page that is measured."""
+    """The case of each page that is measured."""
     seen, measure = [], evaluation_job.measure_on_host
 
-    def spied(case, *rest):
-        seen.append(case.name)
-        return measure(case, *rest)
+    def spied(known, *rest):
+        seen.append(known.case.name)
+        return measure(known, *rest)
 
     monkeypatch.setattr(evaluation_job, "measure_on_host", spied)
     return seen
@@ -126,10 +129,68 @@ def test_processes_share_the_pages_and_the_last_run_reports(cases, tmp_path, mea
     whole, _ = ran(cases, tmp_path / "alone")
     for index in (1, 0):
         result, printed = ran(cases, tmp_path / "shared", share=(index, 2))
-        assert (result is None) == (index == 1) == ("are other processes'" in printed)
+        assert result is None and "without --process" in printed
     assert len(measured) == 30
     again, _ = ran(cases, tmp_path / "shared")
-    assert len(measured) == 30 and again.means == whole.means == result.means
+    assert len(measured) == 30 and again.means == whole.means
+
+
+def test_the_newest_rows_count_whoever_wrote_them(cases, tmp_path, measured):
+    """Alone, then shared out after a picture has changed, then alone again."""
+    folder = tmp_path / "pred"
+    for name, path in cases.items():
+        save(folder / f"{name}.png", read_case(path).target)
+    ran(cases, tmp_path / "out", folder_method("ours", folder, cases))
+    save(folder / "page 0.png", read_case(cases["page 0"]).sketch)
+    for index in range(2):
+        ran(cases, tmp_path / "out", folder_method("ours", folder, cases), share=(index, 2))
+    result, _ = ran(cases, tmp_path / "out", folder_method("ours", folder, cases))
+    assert len(measured) == 6 and result.rows["ours"][0].row["psnr"] < 20
+
+
+def test_one_run_at_a_time(cases, tmp_path):
+    with (
+        locked(tmp_path / ".lock-0-of-1", "evaluation"),
+        pytest.raises(ValueError, match="holds one evaluation of a part at a time: .* got process"),
+    ):
+        ran(cases, tmp_path)
+    ran(cases, tmp_path)
+
+
+def test_broken_cases_do_not_stop_the_others(cases, tmp_path, measured):
+    mine = {name: shutil.copytree(path, tmp_path / "cases" / name) for name, path in cases.items()}
+    (mine["page 1"] / "target.png").unlink()
+    (mine["page 1"] / "target.png").symlink_to("nowhere.png")
+    (mine["page 2"] / "sketch_masks/1.png").write_bytes(b"no picture")
+    (mine["page 4"] / "sketch.png").unlink()
+    with pytest.raises(ValueError, match="pages could not be measured") as raised:
+        ran(mine, tmp_path / "out", baseline("grey"))
+    for name in ("page 1", "page 2", "page 4"):
+        assert f"{name}: " in str(raised.value)
+    assert measured == ["page 0", "page 3"]
+
+
+def test_what_all_cases_lack_is_said_before_any_work(cases, tmp_path, measured):
+    mine = {name: shutil.copytree(path, tmp_path / "cases" / name) for name, path in cases.items()}
+    (mine["page 1"] / "target.png").unlink()
+    shutil.rmtree(mine["page 3"] / "sketch_masks")
+    with pytest.raises(ValueError, match="takes more than these cases have") as raised:
+        ran(mine, tmp_path / "out", baseline("grey"))
+    assert "page 1: no target" in str(raised.value)
+    assert "page 3: no sketch_masks/" in str(raised.value)
+    assert not measured and not (tmp_path / "out").exists()
+
+
+def test_pages_of_several_shapes_share_batches(cases, tmp_path, monkeypatch):
+    sizes, measure = [], Devices.measure
+
+    def counted(self, pages):
+        sizes.append(len(pages))
+        return measure(self, pages)
+
+    monkeypatch.setattr(Devices, "measure", counted)
+    ran(cases, tmp_path, protocol=Protocol(name="one", metrics=("psnr",), size=64), batch=4)
+    assert sorted(sizes) == [3, 4, 4, 4]
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +212,7 @@ def test_fid_is_the_distance_of_inceptions_features(cases, tmp_path, networks):
     result, _ = ran(some, tmp_path, protocol=protocol, networks=[networks])
     assert set(result.fid) == {"grey", "mean_color"} and min(result.fid.values()) > 0
     stored = np.fromfile(tmp_path / "features.f32", "<f4").reshape(12, -1)
-    normals = [Statistics.of(stored[4 * i : 4 * i + 4]).normal() for i in range(3)]
+    normals = [Statistics.of(stored[i::3]).normal() for i in range(3)]
     expected = frechet_distance(normals[1], normals[0])
     assert result.fid["grey"] == pytest.approx(expected)
     again, _ = ran(some, tmp_path, protocol=protocol, networks=[networks])
