@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import cv2
 import tyro
 from abstract_training import Size, networks, stage_of, training
 from bench_losses import compiled_step
@@ -142,6 +143,7 @@ def pace(args: Args) -> Sequence[Row]:
 
 
 def _pace(kind: str, where: str, samples: int) -> Row:
+    cv2.setNumThreads(1)  # one core, as the row says
     source = open_source(where)
     maker = Maker(Play(), Recipe.paper(), Sizes(), instances=10)
     sampling = Sampling.of(source, maker, 1, 0)

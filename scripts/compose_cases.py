@@ -272,13 +272,17 @@ def _save(path: Path, pixels: UInt8[np.ndarray, "H W *C"]) -> None:
 
 
 def compose_cases(args: Args) -> list[Path]:
-    """Writes the cases and returns their folders."""
+    """Writes the cases that are not there yet, and returns the folders of all."""
     art = read_art(args.art)
     folders = []
     for number in range(args.count):
+        folder = args.out / f"page_{number}"
+        if folder.exists():
+            folders.append(folder)
+            continue
         rng = np.random.default_rng([args.seed, number])
         page = compose(art, args.side, twins=number % 2 == 0, rng=rng)
-        folders.append(write_case(args.out / f"page_{number}", page, art))
+        folders.append(write_case(folder, page, art))
     return folders
 
 

@@ -84,14 +84,13 @@ class Args:
 def main(args: Args) -> int:
     """Exit code: 0 where every target is reached."""
     cases = args.out / "cases"
-    if not cases.exists():
-        compose_cases(ComposeArgs(art=args.art, out=cases, count=args.pages, seed=args.seed))
+    compose_cases(ComposeArgs(art=args.art, out=cases, count=args.pages, seed=args.seed))
     make_model(args.out / "start", cases, args.autoencoder_steps, PLAY, args.seed)
     for number in (1, 2):
         if code := Training(plan_training(run_of(args, number)), Console(stderr=True)).run():
             return code
     write_png(args.out / "curve.png", curve([args.out / "stage1", args.out / "stage2"]))
-    model = args.out / "model"
+    model = args.out / f"model_{args.steps[1]}"
     if not model.exists() and (code := cli.run(["convert", str(args.out / "stage2"), str(model)])):
         return code
     return judge(args, model, [read_case(folder) for folder in sorted(cases.iterdir())])

@@ -135,7 +135,7 @@ class _Parts(NamedTuple):
 
 
 class ReleaseFolders(FolderSource):
-    """The release's training folders (release.md §6): a picture with references, or two frames.
+    """The release's training folders: a picture with references, or two frames.
 
     # differs: the release fills its id map in the target's masks and numbers files by one counter.
     Here `masks/` are masks of the target (NAME.* or frame3.*) whatever number they begin with;

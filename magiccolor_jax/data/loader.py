@@ -5,6 +5,7 @@ The position is the number of the step alone: a training goes on at a step by re
 
 import functools
 import logging
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -100,6 +101,12 @@ def _warn_once(text: str) -> None:
     logger.warning("%s (another scene takes its place)", text)
 
 
+def _leave_signals(index: int, count: int) -> None:
+    """Workers end with the training: what a scheduler tells all processes is for that to answer."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def batches(
     sampling: Sampling, config: DataConfig, rows: Sequence[int], steps: range
 ) -> Iterator[TrainingBatch]:
@@ -115,5 +122,6 @@ def batches(
     if config.workers:
         if not flags.FLAGS.is_parsed():  # Grain's workers take over absl's flags
             flags.FLAGS.mark_as_parsed()
-        read = read.mp_prefetch(grain.MultiprocessingOptions(config.workers, config.ahead))
+        options = grain.MultiprocessingOptions(config.workers, config.ahead)
+        read = read.mp_prefetch(options, worker_init_fn=_leave_signals)
     return iter(read)

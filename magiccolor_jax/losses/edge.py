@@ -1,7 +1,7 @@
 """Edge weighting of the denoising loss (arXiv:2503.16948): boundaries count more.
 
 The paper filters the ground truth by Sobel, and so do we; the published code thresholds Canny edges
-(release.md §6).
+.
 """
 
 import jax.numpy as jnp
@@ -39,7 +39,7 @@ def edge_weight(
 
     Args:
         reduction: pixels per latent along one axis; a latent has the strongest edge of its pixels.
-        progress: share of the training that is done, 0..1; release.md §6 ramps by a half cosine.
+        progress: share of the training that is done, 0..1; the release ramps by a half cosine.
     """
     edges = jnp.minimum(sobel_edges(pixels), 1.0)[..., None]
     window = (reduction, reduction)

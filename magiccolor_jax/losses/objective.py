@@ -53,7 +53,7 @@ class LossConfig:
     """Weight of colour matching by DINOv2's features on x0 hat."""
     picture_share: float = 0.5
     """Probability that a step looks at pictures; the terms are divided by it, so that weights mean
-    the same whatever it is."""
+    the same whatever it is (before the gradient is clipped: rare steps are long ones)."""
     picture_below: float = 0.6
     """Only samples with t below this share of the schedule count in the image-space terms: beyond,
     x0 hat is a guess."""

@@ -76,6 +76,18 @@ class Distributed:
                 "distributed: coordinator, processes and process go together: expected all or "
                 f"none, got {self}"
             )
+        if self.coordinator is None or self.processes is None or self.process is None:
+            return
+        host, _, port = self.coordinator.rpartition(":")
+        if not host or not port.isdigit():
+            raise ValueError(
+                f"distributed: coordinator must be HOST:PORT of process 0, got {self.coordinator!r}"
+            )
+        if not 0 <= self.process < self.processes:
+            raise ValueError(
+                f"distributed: process must be 0 to {self.processes - 1} of {self.processes}, got "
+                f"{self.process}"
+            )
 
 
 def connect(config: Distributed) -> None:
@@ -85,7 +97,14 @@ def connect(config: Distributed) -> None:
         ValueError: the cluster says that there are others, but not where.
     """
     if config.coordinator is not None:
-        jax.distributed.initialize(config.coordinator, config.processes, config.process)
+        try:
+            jax.distributed.initialize(config.coordinator, config.processes, config.process)
+        except RuntimeError as error:
+            raise ValueError(
+                f"distributed: process {config.process} of {config.processes} cannot join the "
+                f"others at {config.coordinator}: {error}. Expected process 0 to listen there: "
+                "check the address, the port, and that all processes have started"
+            ) from None
         return
     cluster = find_cluster(os.environ)
     if cluster is None and not on_tpu():

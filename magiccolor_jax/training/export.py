@@ -93,6 +93,8 @@ def start_folder(init: Path) -> Path:
     if not is_run(init):
         return init
     step = find_step(init, "latest")
+    if jax.process_count() > 1:  # a run that still saves shows each process another
+        step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
     folder = init / MODELS / f"{step:07}"
     if jax.process_index() == 0 and not folder.exists():
         try:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,6 +72,22 @@ def network_names(recipe: Recipe, stage: Stage) -> list[str]:
     return [name for name, yes in wanted.items() if yes]
 
 
+def chosen_origins(stage: Stage, names: Iterable[str], source: ModelConfig) -> dict[str, str]:
+    """Network -> what it starts from: of several, the first that the folder has.
+
+    Args:
+        source: what the folder's config.json says.
+
+    Raises:
+        ValueError: the stage says nothing about a network.
+    """
+    found = {}
+    for name, text in decide(stage.origins, list(names), f"{stage.name}: origins").items():
+        several = text.split("|")
+        found[name] = next((each for each in several if each in source.networks), several[0])
+    return found
+
+
 def model_config(
     folder: Path, source: ModelConfig, recipe: Recipe, stage: Stage
 ) -> MagicColorConfig:
@@ -81,7 +97,7 @@ def model_config(
         ValueError: the folder says nothing about a network's size.
     """
     names = network_names(recipe, stage)
-    origins = decide(stage.origins, names, f"{stage.name}: origins")
+    origins = chosen_origins(stage, names, source)
     sizes: dict[str, Any] = dict.fromkeys(("reference", "instance_guider", "context"))
     dino = source.networks["dinov2"].hidden_size
     for name in names:
@@ -134,7 +150,7 @@ def find_origins(
         ValueError: one report of what the files lack or have in another shape.
     """
     names = sorted({path.split("/", 1)[0] for path in shapes})
-    origins = decide(stage.origins, names, f"{stage.name}: origins")
+    origins = chosen_origins(stage, names, source)
     found, report = {}, []
     for name in names:
         if origins[name] == RANDOM:
@@ -213,6 +229,17 @@ def frozen_names(recipe: Recipe, losses: LossConfig) -> dict[str, str]:
     return {role: file for role, file in FROZEN_NETWORKS.items() if wanted.get(role, True)}
 
 
+def check_frozen(folder: Path, source: ModelConfig, recipe: Recipe, losses: LossConfig) -> None:
+    """Raises ValueError where config.json lacks a frozen network that a training reads."""
+    names = frozen_names(recipe, losses)
+    if missing := [file for file in names.values() if file not in source.networks]:
+        raise ValueError(
+            f"{folder}: this training reads {sorted(names.values())}, but config.json lacks "
+            f"{missing}: convert a folder that has them (vgg19-*.pth lies beside the others), or "
+            "switch off what needs them (--stage.losses.perceptual 0)"
+        )
+
+
 def load_frozen(
     folder: Path,
     source: ModelConfig,
@@ -225,15 +252,10 @@ def load_frozen(
     """The networks that training reads, a copy on every device.
 
     Raises:
-        FileNotFoundError, ValueError: one is missing, or its file does not fit.
+        FileNotFoundError, ValueError: a file is missing, or does not fit.
     """
+    check_frozen(folder, source, recipe, losses)
     names = frozen_names(recipe, losses)
-    if missing := [file for file in names.values() if file not in source.networks]:
-        raise ValueError(
-            f"{folder}: this training reads {sorted(names.values())}, but config.json lacks "
-            f"{missing}: convert a folder that has them (vgg19-*.pth lies beside the others), or "
-            "switch off what needs them (--stage.losses.perceptual 0)"
-        )
 
     def load(role: str) -> Any:
         cfg = with_precision(source.networks[names[role]], precision)

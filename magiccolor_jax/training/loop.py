@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 
 from magiccolor_jax.data.loader import Sampling, batches
 from magiccolor_jax.data.pictures import CaseError, write_png
@@ -31,6 +32,7 @@ from magiccolor_jax.training.setup import (
     data_fingerprint,
     held_out_data,
     make_ready,
+    origins_text,
     recipe_changes,
     trained_model,
     training_data,
@@ -62,6 +64,7 @@ class Training:
         with ExitStack() as held, Stop().listening() as stop:
             try:
                 self._load(held)
+                stop.saves = True
             except PreemptedError:
                 self.console.print("stopped before the first step; the same command goes on")
                 return PREEMPTED
@@ -90,10 +93,13 @@ class Training:
         began, doing = self.record.content["start"], self.console.status
         ready = make_ready(start, self.checkpoints, fingerprint, began, doing)
         folder, self.program, self.state, self.position = ready
+        if self.position.step == 0:
+            self.console.print(f"starts {origins_text(start)}", soft_wrap=True, highlight=False)
         if changes := recipe_changes(start):
-            self.console.print(f"[yellow]recipe: not as in {config.init}: {', '.join(changes)}[/]")
+            text = f"recipe: not as in {config.init}: {', '.join(changes)}"
+            self.console.print(f"[yellow]{escape(text)}[/]")
         save_fixed(config.out, self.program.constants.fixed)
-        self.averages, self.clock = Averages(), Clock()
+        self.averages = Averages()
         self.profile = Profile(config.out / "profile", config.report.profile)
         self.metrics: dict[str, float] = dict(self.record.content["metrics"])
         self._validated = -1
@@ -114,13 +120,15 @@ class Training:
                 self.checkpoints.close()
 
     def _steps(self, stop: Stop) -> int:
-        stop.saves = True
         if self.position.step == 0 and self._due(0, self.config.report.preview_every):
             self._preview(0)
+        self.clock = Clock()
         remaining = range(self.position.step, self.config.steps)
         mine = self.start.design.rows(self.config.batch)
         reading = batches(self.data, self.config.data, mine, remaining)
         for finished in (index + 1 for index in remaining):
+            if stop.asked:
+                return self._stopped(finished - 1)
             rows = self._read(reading, stop)
             if rows is None:
                 return self._stopped(finished - 1)
@@ -216,7 +224,7 @@ class Training:
         loss = self.averages.take_loss()
         if self.config.data.validation:  # held-out losses compete among themselves alone
             measured = self._validated == self.position.step
-            loss = self.metrics["validation/loss"] if measured else math.inf
+            loss = self.metrics.get("validation/loss", math.inf) if measured else math.inf
         self.checkpoints.save(self.state, self.position, loss)
 
     def _validate(self, finished: int) -> None:
@@ -225,8 +233,17 @@ class Training:
                 jax.device_get(self.program.loss(self._values(), self.program.put(rows), number))
                 for number, rows in enumerate(self._held_out_batches)
             ]
-        means = {f"validation/{k}": float(np.mean([m[k] for m in found])) for k in found[0]}
-        self._tell(finished, {k.replace("/loss/", "/"): v for k, v in means.items()})
+        means = {
+            f"validation/{name}".replace("/loss/", "/"): float(np.mean([m[name] for m in found]))
+            for name in found[0]
+        }
+        # What is no number competes with none, and JSON has no word for it.
+        known = {name: value for name, value in means.items() if math.isfinite(value)}
+        if lost := sorted(means.keys() - known.keys()):
+            self.reporter.say(f"[yellow]no finite number: {', '.join(lost)}[/]")
+        for name in lost:
+            self.metrics.pop(name, None)
+        self._tell(finished, known)
         self._validated = finished
 
     def _preview(self, finished: int) -> None:
@@ -272,7 +289,7 @@ class Training:
             "go on with a lower --optim.lr or --optim.clip"
         )
         self._note(state="failed", error=text)
-        self.reporter.say(f"[red]{text}[/red]")
+        self.reporter.say(f"[red]{escape(text)}[/red]")
         return FAILED
 
 

@@ -22,6 +22,8 @@ from magiccolor_jax.training.checkpoints import Checkpoints, Position
 from magiccolor_jax.training.config import TrainConfig
 from magiccolor_jax.training.export import is_run, source_config, start_folder, stored_fixed
 from magiccolor_jax.training.initial import (
+    check_frozen,
+    chosen_origins,
     find_origins,
     first_parameters,
     load_frozen,
@@ -53,6 +55,7 @@ def plan_training(config: TrainConfig, *, imagined: bool = False) -> Start:
     """
     mesh = imagined_mesh(config.mesh) if imagined else train_mesh(config.mesh)
     source = source_config(config.init)
+    check_frozen(config.init, source, config.recipe, config.stage.losses)
     sizes = model_config(config.init, source, config.recipe, config.stage)
     return Start(source, Design(config, sizes, source.schedule, mesh))
 
@@ -121,6 +124,13 @@ def _maker(start: Start, play: Play) -> Maker:
     return Maker(play, config.recipe, start.source.sizes, instances=config.stage.instances)
 
 
+def origins_text(start: Start) -> str:
+    """Which weights each network starts from."""
+    stage, names = start.design.config.stage, {p.split("/", 1)[0] for p in start.design.parameters}
+    found = chosen_origins(stage, sorted(names), start.source)
+    return ", ".join(f"{name} from {origin}" for name, origin in found.items())
+
+
 def recipe_changes(start: Start) -> list[str]:
     """The recipe's fields that differ from those of the run that this one goes on from."""
     config = start.design.config
@@ -180,6 +190,11 @@ def make_ready(
     if newest is None:
         state = begin(design, {path: values[path] for path in design.trainable})
         return Ready(folder, program, state, Position(0, fingerprint))
+    if newest > config.steps:
+        raise ValueError(
+            f"{checkpoints.folder}/{newest}: expected at most --steps {config.steps}, got a "
+            "checkpoint beyond them; give as many steps, or begin another run with --init this one"
+        )
     with doing(f"restoring checkpoint {newest}"):
         state, position = checkpoints.restore(newest, design.state, design.shardings)
     if position.plan != fingerprint:

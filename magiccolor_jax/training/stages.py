@@ -16,30 +16,33 @@ Table = tuple[tuple[str, bool], ...]
 Origins = tuple[tuple[str, str], ...]
 """(regex over names of networks, whose weights it starts from); the first full match counts.
 
-A file of the model folder without its suffix, `init/unet` or `denoiser`; what the file lacks is
-drawn, but only a guider may lack anything: one that starts from a UNet takes its encoder, as
-diffusers' `ControlNetModel.from_unet` does. Or `random`.
+A file of the model folder without its suffix, `init/unet` or `denoiser`, or several with `|`
+between them, of which the first that the folder has counts. What the file lacks is drawn, but only
+a guider may lack anything: one that starts from a UNet takes its encoder, as diffusers'
+`ControlNetModel.from_unet` does. Or `random`.
 """
 
 SD15: Origins = (
-    (r"denoiser|reference", "init/unet"),
-    (r"sketch_guider", "init/controlnet_lineart"),
-    (r"instance_guider", "init/unet"),
+    (r"denoiser", "init/unet|denoiser"),
+    (r"reference", "init/unet|reference"),
+    (r"sketch_guider", "init/controlnet_lineart|sketch_guider"),
+    (r"instance_guider", "init/unet|instance_guider"),
     (r"context", "random"),
 )
-"""Stable Diffusion 1.5 and a line-art ControlNet (release.md §6).
+"""Stable Diffusion 1.5 and a line-art ControlNet, as the release's training; or, where the folder
+has neither, as a run of stage 1 has not, its own networks.
 
 differs: the release draws the instance guider's encoder at random; ours starts from the UNet's.
 """
 
 STAGE1: Origins = (
-    (r"instance_guider", "denoiser"),
+    (r"instance_guider", "instance_guider|denoiser"),
     (r"denoiser", "denoiser"),
     (r"reference", "reference"),
     (r"sketch_guider", "sketch_guider"),
     (r"context", "context"),
 )
-"""Stage 1's own networks; the instance guider takes its denoiser's encoder."""
+"""Stage 1's own networks; an instance guider that is not there takes the denoiser's encoder."""
 
 RANDOM: Origins = ((r".*", "random"),)
 """From scratch: the model folder gives sizes and frozen networks alone."""
@@ -84,7 +87,7 @@ class Stage:
 
 
 REFERENCE: Table = ((r"reference/up_blocks/3/.*", False), (r"reference/.*", True))
-"""The last up-block's features are read, but the release leaves it as it is (release.md §6)."""
+"""The last up-block's features are read, but the release's training leaves it as it is."""
 
 
 def stage1() -> Stage:

@@ -60,13 +60,25 @@ def memory_rows(start: Start) -> dict[str, tuple[float, float]]:
         "fixed parameters": _size(design.fixed, design.parameter_shardings()),
         "optimiser": _size(state.optimizer, places.optimizer),
         "average": _size(state.average, places.average),
-        "gradients": _size(state.trainable, places.trainable),
+        "gradients": _gradients(start),
     }
     compute = for_inference(design.config.precision)
     shapes = [parameter_shapes(start.source.networks[file]) for file in frozen_files(start)]
     count = sum(prod(shape) for network in shapes for shape in network.values())
     frozen = count * jax.numpy.dtype(compute.param_dtype).itemsize / BILLION
     return rows | {"frozen networks": (frozen * design.mesh.size, frozen)}
+
+
+def _gradients(start: Start) -> tuple[float, float]:
+    """In f32 where they are added up over parts of a batch."""
+    design = start.design
+    slopes = design.state.trainable
+    if design.config.accumulate > 1:
+        slopes = {
+            path: jax.ShapeDtypeStruct(leaf.shape, jax.numpy.float32)
+            for path, leaf in slopes.items()
+        }
+    return _size(slopes, design.shardings.trainable)
 
 
 def _memory(start: Start) -> Table:

@@ -1,5 +1,6 @@
 """Dealing items out to processes."""
 
+import jax
 import pytest
 
 from magiccolor_jax.parallel.multihost import Distributed, Share, connect, find_cluster, share
@@ -59,3 +60,27 @@ def test_a_cluster_that_cannot_be_read_is_told(monkeypatch):
     monkeypatch.setenv("OMPI_MCA_orte_hnp_uri", "nonsense")
     with pytest.raises(ValueError, match="Open MPI.* Give --distributed.coordinator HOST:PORT"):
         connect(Distributed())
+
+
+@pytest.mark.parametrize(
+    ("coordinator", "process", "message"),
+    [
+        ("host0", 0, "coordinator must be HOST:PORT"),
+        ("host0:", 0, "coordinator must be HOST:PORT"),
+        (":1234", 0, "coordinator must be HOST:PORT"),
+        ("host0:1234", 2, "process must be 0 to 1 of 2, got 2"),
+        ("host0:1234", -1, "process must be 0 to 1"),
+    ],
+)
+def test_flags_that_lead_nowhere_are_refused(coordinator, process, message):
+    with pytest.raises(ValueError, match=message):
+        Distributed(coordinator=coordinator, processes=2, process=process)
+
+
+def test_a_coordinator_that_does_not_answer_is_named(monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("deadline exceeded")
+
+    monkeypatch.setattr(jax.distributed, "initialize", refuse)
+    with pytest.raises(ValueError, match="process 1 of 2 cannot join the others at host0:1234"):
+        connect(Distributed(coordinator="host0:1234", processes=2, process=1))

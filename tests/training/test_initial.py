@@ -19,6 +19,7 @@ from magiccolor_jax.parallel.sharding import train_mesh
 from magiccolor_jax.precision import Precision
 from magiccolor_jax.recipe import Recipe
 from magiccolor_jax.tensorfile import TensorFile, TensorFileWriter
+from magiccolor_jax.training.config import TrainConfig
 from magiccolor_jax.training.initial import (
     LACKED,
     Stored,
@@ -28,6 +29,7 @@ from magiccolor_jax.training.initial import (
     model_config,
     model_shapes,
 )
+from magiccolor_jax.training.setup import plan_training
 from magiccolor_jax.training.stages import RANDOM, SD15, stage1, stage2
 
 BOTH = dataclasses.replace(stage2(), origins=SD15)
@@ -75,14 +77,43 @@ def test_stable_diffusion_and_a_controlnet(sd15):
             assert found[path] == Stored(sd15 / f"init/{name}.safetensors", key)
 
 
+def without(folder, *names):
+    """A folder's config.json without some networks."""
+    config = read_config(folder)
+    kept = {name: cfg for name, cfg in config.networks.items() if name not in names}
+    return dataclasses.replace(config, networks=kept)
+
+
 def test_stage_two_goes_on_from_stage_one(start):
-    _, found = origins_of(start, stage2())
+    source = without(start, "instance_guider")
+    sizes = model_config(start, source, Recipe.paper(), stage2())
+    found = find_origins(start, source, stage2(), model_shapes(sizes))
     assert found["reference/conv_in/kernel"].file.name == "reference.safetensors"
     assert (
         found["sketch_guider/controlnet_mid_block/kernel"].file.name == "sketch_guider.safetensors"
     )
     assert found["instance_guider/mid_block/resnets/0/conv1/kernel"].file.stem == "denoiser"
     assert "instance_guider/controlnet_mid_block/kernel" not in found
+
+
+def test_stage_two_goes_on_from_stage_two(start):
+    """Nothing that was trained is drawn anew."""
+    sizes, found = origins_of(start, stage2())
+    assert found.keys() == model_shapes(sizes).keys()
+    assert {path.split("/")[0]: place.file.stem for path, place in found.items()} == {
+        name: name for name in ("denoiser", "reference", "sketch_guider", "instance_guider")
+    }
+
+
+def test_stage_one_goes_on_from_stage_one_where_there_is_no_stable_diffusion(start, sd15):
+    _, found = origins_of(start, stage1())
+    assert {place.file.stem for place in found.values()} == {
+        "denoiser",
+        "reference",
+        "sketch_guider",
+    }
+    _, found = origins_of(sd15, stage1())
+    assert {place.file.stem for place in found.values()} == {"unet", "controlnet_lineart"}
 
 
 def parameters(folder, stage, seed=0, dtype=jnp.float32):
@@ -145,12 +176,11 @@ def test_missing_and_misshapen_values_are_all_named(start, tmp_path, network):
 
 def test_a_folder_without_the_origin_says_what_it_has(start):
     with pytest.raises(ValueError, match="starts sketch_guider from 'init/controlnet_lineart'"):
-        config = read_config(start)
-        networks = {k: v for k, v in config.networks.items() if k != "sketch_guider"}
-        bare = dataclasses.replace(config, networks=networks)
-        model_config(start, bare, Recipe.paper(), stage1())
+        model_config(start, without(start, "sketch_guider"), Recipe.paper(), stage1())
+    bare = without(start, "reference")
+    shapes = {path: shape for path, shape in model_shapes(small_config()).items()}
     with pytest.raises(FileNotFoundError, match="init/unet.safetensors"):
-        origins_of(start, stage1())
+        find_origins(start, bare, stage1(), shapes)
 
 
 def frozen(folder, **losses):
@@ -166,3 +196,10 @@ def test_only_what_the_losses_need_is_loaded(start, tmp_path):
     without = write_nano_model(tmp_path / "model", small_config())
     with pytest.raises(ValueError, match=r"lacks \['vgg19'\]"):
         frozen(without)
+
+
+def test_a_network_that_training_reads_is_missed_before_anything_is_done(start, tmp_path):
+    folder = write_nano_model(tmp_path / "model", small_config())
+    config = TrainConfig(out=tmp_path / "run", init=folder, stage=small_stage())
+    with pytest.raises(ValueError, match=r"config.json lacks \['vgg19'\]"):
+        plan_training(config)

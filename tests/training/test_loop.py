@@ -175,6 +175,8 @@ def test_other_data_is_refused(folder, whole):
     with pytest.raises(ValueError, match="goes on with the data that it began with"):
         calm = DataConfig(sources=(f"cases:{folder / 'pages'}",), play=Play.off())
         train(folder, "whole", data=calm)
+    with pytest.raises(ValueError, match="expected at most --steps 3, got a checkpoint beyond"):
+        train(folder, "whole", steps=3, **looking(folder))
     assert read_record(folder / "whole")["state"] == "done"
 
 
