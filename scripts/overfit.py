@@ -35,7 +35,7 @@ from magiccolor_jax.data.palette import PalettePlay
 from magiccolor_jax.data.pictures import write_png
 from magiccolor_jax.data.samples import Play
 from magiccolor_jax.evaluation.methods import exchanged, exchanged_order
-from magiccolor_jax.evaluation.palettes import leakage, own_closest
+from magiccolor_jax.evaluation.palettes import follows, leakage, own_closest
 from magiccolor_jax.evaluation.quality import psnr
 from magiccolor_jax.losses.objective import LossConfig
 from magiccolor_jax.training.config import ReportConfig, SaveConfig, TrainConfig
@@ -136,11 +136,8 @@ def judge(args: Args, model: Path, cases: list[Case]) -> int:
     found = {
         "PSNR, dB": (float(np.mean([row["PSNR, dB"] for row in rows])), PSNR),
         "own reference closest": (_share(rows, "own closest"), 1.0),
-        "exchanged reference closest, same drawing twice": (
-            _share(twins, "exchanged closest"),
-            1.0,
-        ),
-        "exchanged reference closest, all pages": (_share(rows, "exchanged closest"), None),
+        "exchanged colours followed, same drawing twice": (_share(twins, "follows"), 1.0),
+        "exchanged colours followed, all pages": (_share(rows, "follows"), None),
     }
     targets = [
         {"what": what, "measured": value, "at least": least, "": least is None or value >= least}
@@ -166,15 +163,14 @@ def measure(
     drawn = [entry["id"] for entry in json.loads((case.path / "provenance.json").read_text())]
     pair = [jnp.asarray(p[None] / np.float32(255)) for p in (made, case.target)]
     kept = own_closest(leakage(made, case))
-    # Only the first two changed places.
-    moved = own_closest(leakage(other, case, order))[:2]
+    moved = follows(leakage(other, case, order))
     return {
         "page": case.name,
         "first two": "one drawing" if drawn[0] == drawn[1] else "two drawings",
         "instances": len(drawn),
         "PSNR, dB": float(psnr(*pair)[0]),
         "own closest": kept.tolist(),
-        "exchanged closest": moved.tolist(),
+        "follows": moved.tolist(),
     }
 
 

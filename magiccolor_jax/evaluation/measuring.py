@@ -22,6 +22,7 @@ from magiccolor_jax.evaluation.metrics import METRICS, PICTURE, REGION
 from magiccolor_jax.evaluation.palettes import (
     distances_of,
     dominant_colors,
+    follows,
     inner,
     oklab_error,
     own_closest,
@@ -76,7 +77,7 @@ def measure_on_host(known: Known, picture: Picture, swapped: Picture | None) -> 
         palettes = [known.palettes[i] for i in exchanged_order(len(known.palettes))]
         found = distances_of(swapped, known.regions, palettes)
         seen = ~np.isnan(found[:2, 0])
-        row["swapped"] = float(own_closest(found)[:2][seen].mean()) if seen.any() else None
+        row["swapped"] = float(follows(found)[seen].mean()) if seen.any() else None
     if "lines" in asked:
         row["lines"] = line_fidelity(picture, case.sketch)
     regions = known.masks if asked & {*REGION_PIXELS} else None

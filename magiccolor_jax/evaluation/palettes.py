@@ -120,6 +120,17 @@ def own_closest(distances: Float[np.ndarray, "K K"]) -> Bool[np.ndarray, "K"]:
     return np.diag(distances) < others.min(axis=1)
 
 
+def follows(distances: Float[np.ndarray, "K K"]) -> Bool[np.ndarray, "2"]:
+    """Whether the first two regions, whose references changed places, took the new colours: each
+    is nearer to the reference that it was given than to the other of the two.
+
+    Args:
+        distances: of the page that was coloured so; column i is what region i was given.
+    """
+    pair = distances[:2, :2]
+    return np.diag(pair) < pair[[0, 1], [1, 0]]
+
+
 def oklab_error(picture: Picture, truth: Picture, mask: Bool[np.ndarray, "H W"]) -> float:
     """Mean distance from the truth inside a region, in hundredths of Oklab's units."""
     counts = inner(mask)

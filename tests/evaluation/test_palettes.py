@@ -10,6 +10,7 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 from magiccolor_jax.evaluation.palettes import (
     distance,
     dominant_colors,
+    follows,
     leakage,
     oklab_error,
     own_closest,
@@ -58,6 +59,18 @@ def two_regions(left, right):
 def test_own_closest(left, right, expected):
     page, case = two_regions(left, right)
     assert own_closest(leakage(page, case)).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "expected"),
+    [(RED, BLUE, [True, True]), (BLUE, RED, [False, False]), (RED, RED, [True, False])],
+)
+def test_colours_follow_the_reference_that_was_given(left, right, expected):
+    """A third reference in the colours of the first changes nothing."""
+    page, case = two_regions(left, right)
+    distances = leakage(page, case)
+    three = np.pad(distances, ((0, 1), (0, 1)), constant_values=0.0)
+    assert follows(distances).tolist() == follows(three).tolist() == expected
 
 
 def test_the_edge_of_a_region_does_not_count():
