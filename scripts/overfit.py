@@ -71,7 +71,7 @@ class Args:
     """Number of pages."""
     autoencoder_steps: int = 2500
     """Steps of the autoencoder."""
-    steps: tuple[int, int] = (2000, 5000)
+    steps: tuple[int, int] = (1500, 5000)
     """Steps of stage 1 and of stage 2."""
     batch: int = 4
     """Pages per step."""
