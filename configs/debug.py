@@ -1,10 +1,10 @@
 """A few steps of stage 2 on a small model folder: does everything hang together?
 
 Reproduces: nothing.
-Command: python scripts/make_release_checkpoint.py --out ckpt --size nano
-    magiccolor convert ckpt NANO_MODEL
-    magiccolor train debug --init NANO_MODEL --out /tmp/debug
-        --data.sources cases:examples/concert_36 cases:examples/streamline_08
+Command: magiccolor train debug --init NANO_MODEL --out /tmp/debug
+    --data.sources cases:examples/concert_36 cases:examples/streamline_08
+    NANO_MODEL is made by `python scripts/make_release_checkpoint.py --out ckpt --size nano` and
+    `magiccolor convert ckpt NANO_MODEL`.
 Expected: 4 steps, one checkpoint, one preview; minutes on a laptop, most of them compiling.
 """
 

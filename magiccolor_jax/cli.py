@@ -167,9 +167,12 @@ def _train(rest: list[str]) -> int:
 
 
 def _evaluate(rest: list[str]) -> int:
+    from magiccolor_jax.evaluation.arguments import EvaluateArgs
+
+    args = tyro.cli(EvaluateArgs, prog="magiccolor evaluate", args=rest)
     from magiccolor_jax.evaluation.command import main as evaluate
 
-    return evaluate(rest)
+    return evaluate(args)
 
 
 def _complain(text: str) -> int:

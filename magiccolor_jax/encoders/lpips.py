@@ -98,6 +98,11 @@ class LPIPSConfig:
         """On VGG-16 (14.7 M parameters)."""
         return cls(**({"backbone": "vgg", "widths": WIDTHS["vgg"]} | overrides))
 
+    @classmethod
+    def nano(cls, **overrides: Any) -> "LPIPSConfig":
+        """Test-sized."""
+        return cls(**({"widths": (4, 6, 8, 10, 12)} | overrides))
+
     @property
     def blocks(self) -> tuple[Block, ...]:
         """The backbone's layers."""

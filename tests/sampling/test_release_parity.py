@@ -100,14 +100,17 @@ def sampled(sampler: Sampler, inputs, noise, *, steps: int, scale: float):
     return latents, sampler.decode(latents)
 
 
+NIGHTLY = [pytest.mark.slow, pytest.mark.nightly]
+
+
 @pytest.mark.parametrize(
     ("page", "steps", "scale"),
     [
         (SQUARE, 4, 3.5),
         (WIDE, 20, 3.5),
-        pytest.param(SQUARE, 20, 3.5, marks=pytest.mark.slow),
-        pytest.param(WIDE, 4, 0.0, marks=pytest.mark.slow),
-        pytest.param(WIDE, 20, 1.0, marks=pytest.mark.slow),
+        pytest.param(SQUARE, 20, 3.5, marks=NIGHTLY),
+        pytest.param(WIDE, 4, 0.0, marks=NIGHTLY),
+        pytest.param(WIDE, 20, 1.0, marks=NIGHTLY),
     ],
 )
 def test_whole_sample_without_matching(theirs, make_sampler, page, steps, scale):
@@ -121,7 +124,7 @@ def test_whole_sample_without_matching(theirs, make_sampler, page, steps, scale)
     assert relative_error(pixels, nhwc(expected.pixels)) < TOLERANCE
 
 
-@pytest.mark.parametrize("scale", [pytest.param(0.0, marks=pytest.mark.slow), 1.0, 3.5])
+@pytest.mark.parametrize("scale", [pytest.param(0.0, marks=NIGHTLY), 1.0, 3.5])
 def test_whole_sample_with_matching(theirs, make_sampler, evaluate, scale):
     """Their nearest positions are fed in: margins between neighbours go down to 1e-7."""
     inputs, noise = nano.nano_release_case(6)

@@ -88,5 +88,7 @@ def test_a_seed_gives_the_same_pages(art, pages, tmp_path):
 
 
 def test_what_exists_is_not_overwritten(art, pages):
-    with pytest.raises(FileExistsError):
-        compose_cases(Args(art=art, out=pages[0].parent, count=1, side=96))
+    before = {path: path.stat().st_mtime_ns for path in pages[0].rglob("*.png")}
+    folders = compose_cases(Args(art=art, out=pages[0].parent, count=1, side=96))
+    assert folders == [pages[0].parent / "page_0"]
+    assert before == {path: path.stat().st_mtime_ns for path in pages[0].rglob("*.png")}

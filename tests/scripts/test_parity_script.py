@@ -71,6 +71,7 @@ SAMPLES = {
 }
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("network", "parameter", "rows"),
     [
