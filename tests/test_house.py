@@ -19,6 +19,7 @@ ORDER = [
     "types",
     "recipe",
     "files",
+    "presets",
     "tensorfile",
     "trees",
     "precision",

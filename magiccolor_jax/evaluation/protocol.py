@@ -1,14 +1,12 @@
 """How methods are compared: which numbers, at what size, from which seeds."""
 
-import difflib
-import runpy
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from magiccolor_jax import presets
 from magiccolor_jax.evaluation.metrics import METRICS
 from magiccolor_jax.sampling.colorizer import Settings
 
-PROTOCOLS = Path(__file__).parents[2] / "configs" / "eval"
+PROTOCOLS = presets.CONFIGS / "eval"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,23 +59,9 @@ def load_protocol(name: str) -> Protocol:
     Raises:
         ValueError: no such protocol, or the file defines none.
     """
-    path = Path(name) if name.endswith(".py") else PROTOCOLS / f"{name}.py"
-    if not path.is_file():
-        known = protocol_names()
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"; perhaps you meant {close[0]}" if close else ""
-        raise ValueError(f"no protocol {name!r}: known are {', '.join(known)}{hint}")
-    try:
-        found = runpy.run_path(str(path)).get("PROTOCOL")
-    except Exception as error:  # whatever a file of the user's does
-        raise ValueError(
-            f"{path}: a protocol must run, got {type(error).__name__}: {error}"
-        ) from error
-    if not isinstance(found, Protocol):
-        raise ValueError(f"{path}: a protocol must define PROTOCOL = Protocol(...)")
-    return found
+    return presets.load(name, PROTOCOLS, "protocol", "PROTOCOL", Protocol, "Protocol(...)")
 
 
 def protocol_names() -> list[str]:
     """Names of the protocols that came with the package."""
-    return sorted(path.stem for path in PROTOCOLS.glob("*.py"))
+    return presets.names_in(PROTOCOLS)

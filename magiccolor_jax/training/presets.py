@@ -1,11 +1,10 @@
 """Presets of `magiccolor train`: files in configs/. Nothing heavy is imported before one is run."""
 
-import difflib
-import runpy
-from pathlib import Path
 from typing import Any
 
-PRESETS = Path(__file__).parents[2] / "configs"
+from magiccolor_jax import presets
+
+PRESETS = presets.CONFIGS
 
 USAGE = """usage: magiccolor train PRESET [FLAGS]
 
@@ -28,26 +27,13 @@ def load_preset(name: str) -> dict[str, Any]:
     Raises:
         ValueError: no such preset, or the file has no CONFIG.
     """
-    path = Path(name) if name.endswith(".py") else PRESETS / f"{name}.py"
-    if not path.is_file():
-        known = preset_names()
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"; perhaps you meant {close[0]}" if close else ""
-        raise ValueError(f"no preset {name!r}: known are {', '.join(known)}{hint}")
-    try:
-        content = runpy.run_path(str(path)).get("CONFIG")
-    except Exception as error:  # whatever a file of the user's does
-        raise ValueError(
-            f"{path}: a preset must run, got {type(error).__name__}: {error}"
-        ) from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: a preset must define CONFIG = dict(...) of TrainConfig's fields")
-    return content
+    made = "dict(...) of TrainConfig's fields"
+    return presets.load(name, PRESETS, "preset", "CONFIG", dict, made)
 
 
 def preset_names() -> list[str]:
     """Names of the presets that came with the package."""
-    return sorted(path.stem for path in PRESETS.glob("*.py") if not path.stem.startswith("_"))
+    return presets.names_in(PRESETS)
 
 
 def usage() -> str:
