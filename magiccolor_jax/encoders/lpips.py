@@ -91,17 +91,23 @@ class LPIPSConfig:
     @classmethod
     def alex(cls, **overrides: Any) -> "LPIPSConfig":
         """The usual one (2.5 M parameters)."""
-        return cls(**({"backbone": "alex", "widths": WIDTHS["alex"]} | overrides))
+        return cls._official("alex", **overrides)
 
     @classmethod
     def vgg(cls, **overrides: Any) -> "LPIPSConfig":
         """On VGG-16 (14.7 M parameters)."""
-        return cls(**({"backbone": "vgg", "widths": WIDTHS["vgg"]} | overrides))
+        return cls._official("vgg", **overrides)
+
+    @classmethod
+    def _official(cls, backbone: str, **overrides: Any) -> "LPIPSConfig":
+        sizes: dict[str, Any] = {"backbone": backbone, "widths": WIDTHS[backbone]}
+        return cls(**(sizes | overrides))
 
     @classmethod
     def nano(cls, **overrides: Any) -> "LPIPSConfig":
         """Test-sized."""
-        return cls(**({"widths": (4, 6, 8, 10, 12)} | overrides))
+        sizes: dict[str, Any] = {"widths": (4, 6, 8, 10, 12)}
+        return cls(**(sizes | overrides))
 
     @property
     def blocks(self) -> tuple[Block, ...]:

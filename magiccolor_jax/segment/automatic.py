@@ -168,7 +168,7 @@ def _of_crop(
     shape, size = picture.shape[:2], (bottom - top, right - left)
     seen = predictor.embed(picture[top:bottom, left:right])
     cfg = predictor.cfg
-    matrices = [jnp.asarray(x) for x in to_picture(cfg.mask_size, cfg.image_size, seen.frame)]
+    down, across = map(jnp.asarray, to_picture(cfg.mask_size, cfg.image_size, seen.frame))
     count = int(config.points_per_side / config.crop_n_points_downscale_factor**layer)
     points = point_grid(count) * size[::-1]
     parts = []
@@ -179,7 +179,15 @@ def _of_crop(
         labels = np.full(filled.shape[:2], FOREGROUND)
         places, kinds = predictor.tokens_of(seen.frame, filled, labels, None)
         offset = jnp.float32(config.stability_score_offset)
-        answers = _candidates(predictor.sam, seen.embedding, places, kinds, *matrices, offset)
+        answers = _candidates(
+            predictor.sam,
+            seen.embedding,
+            jnp.asarray(places),
+            jnp.asarray(kinds),
+            down,
+            across,
+            offset,
+        )
         answers = [np.asarray(x)[: (MASKS - 1) * len(asked)] for x in answers]
         parts.append(_filtered(answers, asked, box, shape, config))
     found = Segments(*map(np.concatenate, zip(*parts, strict=True)))
@@ -269,17 +277,19 @@ def without_small(mask: Bool[np.ndarray, "H W"], area: int) -> Bool[np.ndarray, 
     filled = mask | _small(~mask, area)
     islands = _small(filled, area)
     if (islands == filled).all():
-        _, regions, stats, _ = cv2.connectedComponentsWithStats(filled.astype(np.uint8), 8)
+        _, regions, stats, _ = cv2.connectedComponentsWithStats(
+            filled.astype(np.uint8), connectivity=8
+        )
         return regions == np.argmax(stats[1:, cv2.CC_STAT_AREA]) + 1 if filled.any() else filled
     return filled & ~islands
 
 
 def _small(mask: Bool[np.ndarray, "H W"], area: int) -> Bool[np.ndarray, "H W"]:
     """Connected parts of fewer pixels."""
-    _, regions, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), 8)
+    _, regions, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     small = stats[:, cv2.CC_STAT_AREA] < area
     small[0] = False  # what is not marked
-    return small[regions]
+    return small[np.asarray(regions, int)]
 
 
 def _box(mask: Bool[np.ndarray, "H W"]) -> Int[np.ndarray, "4"]:
