@@ -124,7 +124,7 @@ def test_sigterm_saves_and_goes_on(folder, whole):
     run = folder / "stopped"
     assert in_process(folder, "--out", "stopped", "--term-at", 2) == PREEMPTED
     stopped = read_record(run)
-    assert stopped["state"] == "preempted" and stopped["step"] == 3
+    assert stopped["state"] == "preempted" and stopped["step"] == 2
     assert train(folder, "stopped") == DONE
     assert_same(run, whole)
     done = read_record(run)
