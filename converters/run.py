@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from converters import library, metrics, release, single, to_jax, to_release, to_torch
+from converters import metrics, release, single, to_diffusers, to_jax, to_release, to_torch
 from converters.command import ConvertArgs
 from converters.folder import open_folder, open_run
 from converters.from_run import ModelExport
@@ -31,10 +31,10 @@ def convert(args: ConvertArgs) -> None:
 
         verify.check_installed()
     plan = plan_conversion(args)
-    if args.verify and not isinstance(plan, Plan):
-        what = "a JAX folder" if (args.source / CONFIG_NAME).is_file() else "a training run"
-        raise ValueError(f"--verify goes with a conversion to JAX, and SOURCE is {what}")
-    if args.verify and isinstance(plan, Plan):
+    if args.verify:
+        if not isinstance(plan, Plan):
+            what = "a JAX folder" if (args.source / CONFIG_NAME).is_file() else "a training run"
+            raise ValueError(f"--verify goes with a conversion to JAX, and SOURCE is {what}")
         verify.check_kinds(plan)
     print("\n".join(describe(plan)))
     _name_leftovers(args.output)
@@ -103,7 +103,7 @@ def plan_conversion(args: ConvertArgs) -> Plan | Export | ModelExport:
     return single.plan_network(args.source, kind=args.kind, config=args.config)
 
 
-PLANNERS = {"release": to_release.plan_return, "diffusers": library.plan_library}
+PLANNERS = {"release": to_release.plan_return, "diffusers": to_diffusers.plan_library}
 """Way back to PyTorch, by `--to`."""
 
 

@@ -16,10 +16,10 @@ from converters import maps
 from converters.configs import read_sizes
 from converters.containers import FileRecord
 from converters.folder import Folder
-from converters.library import DIFFUSERS_KINDS
 from converters.manifest import SourceRecord
 from converters.plan import INDEX
 from converters.release import ENTRIES, SCHEDULER_CONFIG, SD15, UNET_CONFIG, Entry
+from converters.to_diffusers import DIFFUSERS_KINDS
 from converters.to_torch import (
     Export,
     Origins,

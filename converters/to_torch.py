@@ -1,4 +1,4 @@
-"""Writes PyTorch files from a JAX folder: what is planned by to_release.py and library.py."""
+"""Writes PyTorch files from a JAX folder: what is planned by to_release.py and to_diffusers.py."""
 
 import shutil
 from collections.abc import Iterator

@@ -14,7 +14,7 @@ from diffusers.models.controlnets.controlnet import ControlNetModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
-from converters import library, maps
+from converters import maps, to_diffusers
 from converters.containers import open_weights
 from converters.manifest import SourceRecord
 from converters.to_torch import kind_of
@@ -49,7 +49,7 @@ def _state_dict(root: Path, source: SourceRecord, ours: Path, kind: str) -> Stat
     """The source's tensors in float32 under the names that the library loads."""
     shapes = {path: spec.shape for path, spec in TensorFile(ours).specs.items()}
     weight_map, style = maps.BY_KIND[kind], maps.style_named(kind, source.style)
-    named = library.library_style(kind)
+    named = to_diffusers.library_style(kind)
     state = {}
     with ExitStack() as stack:
         files = [stack.enter_context(open_weights(root / file.path)) for file in source.files]

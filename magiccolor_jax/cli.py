@@ -86,18 +86,28 @@ def _colorize(rest: list[str]) -> int:
         _complain("colorize: expected at least one case folder, got none")
         return 2
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a preemption is a Ctrl-C to us
+    return _told("magiccolor", args.out, lambda: _run_colorize(args))
+
+
+def _told(who: str, out: Path, run: Callable[[], int]) -> int:
+    """Runs a command that works case by case into a folder, and tells what broke it off.
+
+    Args:
+        who: speaks in errors.
+        run: gives the exit code.
+    """
     try:
-        return _run_colorize(args)
+        return run()
     except (ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _complain(f"{args.out}: the disk is full; make room, the same command goes on")
-        return _complain(str(error))
+            return _complain(f"{out}: the disk is full; make room, the same command goes on", who)
+        return _complain(str(error), who)
     except RuntimeError as error:  # XLA's: the device
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return _complain("the device's memory is full: use a smaller --batch-size")
+        return _complain("the device's memory is full: use a smaller --batch-size", who)
     except KeyboardInterrupt:
-        _complain("interrupted; the same command goes on from here")
+        _complain("interrupted; the same command goes on from here", who)
         return 130
 
 
@@ -170,14 +180,19 @@ def _evaluate(rest: list[str]) -> int:
     from magiccolor_jax.evaluation.arguments import EvaluateArgs
 
     args = tyro.cli(EvaluateArgs, prog="magiccolor evaluate", args=rest)
-    from magiccolor_jax.evaluation.command import main as evaluate
 
-    return evaluate(args)
+    def run() -> int:
+        from magiccolor_jax.evaluation.command import evaluate
+
+        evaluate(args)
+        return 0
+
+    return _told("magiccolor evaluate", args.out, run)
 
 
-def _complain(text: str) -> int:
+def _complain(text: str, who: str = "magiccolor") -> int:
     """Prints an error that the user can mend; a traceback would only hide it."""
-    print(f"magiccolor: {text}", file=sys.stderr)
+    print(f"{who}: {text}", file=sys.stderr)
     return 1
 
 

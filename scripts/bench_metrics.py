@@ -23,22 +23,20 @@ import numpy as np
 import torch
 import tyro
 from flax import nnx
-from golden_weights import seeded, seeded_pictures
+from golden_weights import seeded_pictures
 from pytorch_msssim import ms_ssim as torch_ms_ssim
 from report import Row, show, write_json
 from scipy.linalg import sqrtm
+from seeded_network import seeded_network
 from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from converters import maps
-from converters.weightmap import load_state_dict, wanted
-from magiccolor_jax.checkpoint import parameter_shapes
 from magiccolor_jax.encoders.inception import Inception, InceptionConfig
 from magiccolor_jax.encoders.lpips import LPIPS, LPIPSConfig
 from magiccolor_jax.evaluation import quality
 from magiccolor_jax.evaluation.ciede2000 import ciede2000, srgb_to_lab
 from magiccolor_jax.evaluation.frechet import Statistics, frechet_distance
-from magiccolor_jax.nn.abstract import abstract
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,10 +171,7 @@ NETWORKS = {
 def network_row(name: str, made: np.ndarray, truth: np.ndarray, args: Args) -> Row:
     """A network's row; the difference is relative to the largest value."""
     module, config, weight_map, reference = NETWORKS[name]
-    network = abstract(module, config)
-    asked = wanted(weight_map, parameter_shapes(config))
-    tensors = {item.keys[0]: seeded(item.keys[0], item.part) for item in asked}
-    load_state_dict(network, weight_map, tensors, "drawn")
+    network = seeded_network(module, config, weight_map)
     inputs = [jnp.asarray(x) for x in ((made,) if name == "Inception" else (made, truth))]
     call = nnx.jit(lambda network, *inputs: network(*inputs))
     found = np.asarray(call(network, *inputs))

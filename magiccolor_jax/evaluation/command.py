@@ -1,7 +1,5 @@
 """`magiccolor evaluate`: which pictures are judged, by what, and the table that is printed."""
 
-import errno
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -31,40 +29,17 @@ from magiccolor_jax.sampling import job as coloring
 from magiccolor_jax.sampling.colorizer import Colorizer, default_batch_size
 from magiccolor_jax.sampling.outputs import hash_model
 
-PAGES = {"cpu": 4}
-"""Backend -> pages per device at once; on accelerators `MANY`."""
-
-MANY = 32
+PAGES_ON_CPU, PAGES = 4, 32
+"""Per device at once."""
 
 
-def main(args: EvaluateArgs) -> int:
-    """Runs the command.
-
-    Returns:
-        Exit code: 0 done, 1 failed, 130 interrupted.
-    """
-    try:
-        _run(args, Console(stderr=True))
-    except (ValueError, OSError) as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _complain(f"{args.out}: the disk is full; make room, the same command goes on")
-        return _complain(str(error))
-    except RuntimeError as error:  # XLA's: the device
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        return _complain("the device's memory is full: use a smaller --batch-size")
-    except KeyboardInterrupt:
-        _complain("interrupted; the same command goes on from here")
-        return 130
-    return 0
-
-
-def _run(args: EvaluateArgs, console: Console) -> None:
+def evaluate(args: EvaluateArgs) -> None:
     """Does what the arguments say.
 
     Raises:
         ValueError, OSError: with a message that says what to do.
     """
+    console = Console(stderr=True)
     if args.batch_size is not None and args.batch_size < 1:
         raise ValueError(f"batch-size must be at least 1, got {args.batch_size}")
     jax.config.update("jax_compilation_cache_dir", str(args.compilation_cache.expanduser()))
@@ -89,10 +64,11 @@ def _run(args: EvaluateArgs, console: Console) -> None:
         networks=args.networks,
         out=args.out,
         share=share(args.process),
-        batch_size=args.batch_size or PAGES.get(device.platform, MANY),
+        batch_size=args.batch_size or (PAGES_ON_CPU if device.platform == "cpu" else PAGES),
         fid_truth=args.fid_truth,
     )
-    job.check(work)
+    if models:  # before they colour for hours
+        job.check(work)
     colored = [_colored(work, name, model, console) for name, model in models]
     result = job.run(work._replace(methods=[*work.methods, *colored]), console)
     if result is not None:
@@ -202,9 +178,3 @@ def table(result: Result) -> Table:
         found = (result.fid.get(method) for method in result.means)
         shown.add_row("FID \u2193", *("" if x is None else f"{x:.2f}" for x in found))
     return shown
-
-
-def _complain(text: str) -> int:
-    """Prints an error that the user can mend."""
-    print(f"magiccolor evaluate: {text}", file=sys.stderr)
-    return 1

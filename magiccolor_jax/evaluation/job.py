@@ -17,7 +17,7 @@ from magiccolor_jax.evaluation.frechet import Normal, load_normal
 from magiccolor_jax.evaluation.judges import Judges, find_judges, load_judges
 from magiccolor_jax.evaluation.known import Known, compared, sees_instances
 from magiccolor_jax.evaluation.measuring import Devices, Page, measure_on_host
-from magiccolor_jax.evaluation.methods import TRUTH, Method
+from magiccolor_jax.evaluation.methods import TRUTH, Method, case_hashes
 from magiccolor_jax.evaluation.page import write_page
 from magiccolor_jax.evaluation.protocol import Protocol
 from magiccolor_jax.evaluation.report import Result, summarise, write_csv, write_json
@@ -25,7 +25,7 @@ from magiccolor_jax.evaluation.rows import Entry, Rows
 from magiccolor_jax.files import code_version, locked, sha256_of
 from magiccolor_jax.parallel.mesh import data_mesh, replicated
 from magiccolor_jax.parallel.multihost import Share
-from magiccolor_jax.sampling.outputs import hash_case, hash_model
+from magiccolor_jax.sampling.outputs import hash_model
 from magiccolor_jax.sampling.pipeline import WORKERS, threaded_map
 
 VERSION = 1
@@ -190,7 +190,7 @@ class _Work:
         self.common = _digest(
             VERSION,
             *(protocol.size, protocol.fid, *sorted(protocol.metrics)),
-            *map(hash_model, judges.folders),
+            *map(hash_model, dict.fromkeys(judges.folders)),
         )
 
     def entry(self, method: Method, name: str) -> Entry:
@@ -229,7 +229,7 @@ class _Work:
         """The pages of one case."""
         methods = self.job.methods
         try:
-            case_key = self._case_key(name)
+            case_key = _digest(self.common, *case_hashes(self.job.cases[name]))
         except (ValueError, OSError) as error:
             return [f"{name}: {error}", *[None] * (len(methods) - 1)]
         known: Known | None = None
@@ -246,11 +246,6 @@ class _Work:
             except (ValueError, OSError) as error:
                 found.append(f"{method.name}, {name}: {error}")
         return found
-
-    def _case_key(self, name: str) -> str:
-        path = self.job.cases[name]
-        target = find_case_files(path).target
-        return _digest(self.common, hash_case(path), "" if target is None else sha256_of(target))
 
     def _read(self, name: str) -> Known:
         known = Known(read_case(self.job.cases[name], report_overlaps=False), self.job.protocol)

@@ -10,9 +10,9 @@ from jaxtyping import Bool, UInt8
 from magiccolor_jax.data.transforms import Picture, resize
 from magiccolor_jax.evaluation.difficulty import Difficulty, difficulty_of
 from magiccolor_jax.evaluation.metrics import INSTANCE, PICTURE, REGION
-from magiccolor_jax.evaluation.palettes import Palette, dominant_colors, inner, palette_of
+from magiccolor_jax.evaluation.palettes import Palette, dominant_colors, inner, reference_palettes
 from magiccolor_jax.evaluation.protocol import Protocol
-from magiccolor_jax.evaluation.regions import Region, counted, marked, owned
+from magiccolor_jax.evaluation.regions import Region, marked, owned
 from magiccolor_jax.types import Case
 
 LEAST = {
@@ -70,17 +70,16 @@ class Known:
     @cached_property
     def regions(self) -> list[Region]:
         """What each instance owns on the page."""
-        return owned(marked(self.case))
+        return owned(self._marked)
+
+    @cached_property
+    def _marked(self) -> list[Region]:
+        return marked(self.case)
 
     @cached_property
     def palettes(self) -> list[Palette]:
         """Of each reference."""
-        case, found = self.case, []
-        for index, (picture, mask) in enumerate(
-            zip(case.references, case.reference_masks, strict=True), 1
-        ):
-            found.append(palette_of(picture[counted(case, mask, f"reference mask {index}")]))
-        return found
+        return reference_palettes(self.case)
 
     @cached_property
     def dominant(self) -> list[Palette | None]:
@@ -96,7 +95,7 @@ class Known:
         """Of the page; without sketch masks only the number of instances is known."""
         if not self.case.sketch_masks:
             return Difficulty(len(self.case.references), math.nan, math.nan)
-        return difficulty_of(marked(self.case))
+        return difficulty_of(self._marked)
 
     @cached_property
     def truth(self) -> UInt8[np.ndarray, "h w 3"] | None:

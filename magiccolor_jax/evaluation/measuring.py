@@ -29,9 +29,8 @@ from magiccolor_jax.evaluation.palettes import (
     transport,
 )
 from magiccolor_jax.evaluation.protocol import Protocol
+from magiccolor_jax.evaluation.rows import Row
 from magiccolor_jax.parallel.mesh import by_case, data_mesh
-
-Row = dict[str, Any]
 
 REGION_PIXELS = ("region_psnr", "region_ssim")
 

@@ -193,7 +193,7 @@ def write_swapped(cases: Mapping[str, Path], out: Path) -> dict[str, Path]:
         if len(files.references) < 2:
             continue
         made[name] = out / name
-        source = _identity(case, files)
+        source = "".join(case_hashes(case))
         stamp = made[name] / SOURCE
         if stamp.is_file() and stamp.read_text() == source:
             continue
@@ -203,8 +203,14 @@ def write_swapped(cases: Mapping[str, Path], out: Path) -> dict[str, Path]:
     return made
 
 
-def _identity(case: Path, files: CaseFiles) -> str:
-    return hash_case(case) + ("" if files.target is None else sha256_of(files.target))
+def case_hashes(case: Path) -> tuple[str, str]:
+    """Of what a case is coloured from, and of its target, empty where it has none.
+
+    Raises:
+        CaseError, OSError: it is no case, or a file cannot be read.
+    """
+    target = find_case_files(case).target
+    return hash_case(case), "" if target is None else sha256_of(target)
 
 
 def _write_swapped(files: CaseFiles, new: Path, source: str) -> None:

@@ -93,13 +93,21 @@ def leakage(
         ValueError: the case has no sketch masks, or a mask marks nothing.
     """
     order = range(len(case.references)) if references is None else references
-    palettes = [
-        palette_of(
-            case.references[j][counted(case, case.reference_masks[j], f"reference mask {j + 1}")]
-        )
-        for j in order
+    palettes = reference_palettes(case)
+    return distances_of(picture, owned(marked(case)), [palettes[j] for j in order])
+
+
+def reference_palettes(case: Case) -> list[Palette]:
+    """Of what counts of each reference.
+
+    Raises:
+        ValueError: a mask marks nothing.
+    """
+    pairs = zip(case.references, case.reference_masks, strict=True)
+    return [
+        palette_of(picture[counted(case, mask, f"reference mask {number}")])
+        for number, (picture, mask) in enumerate(pairs, 1)
     ]
-    return distances_of(picture, owned(marked(case)), palettes)
 
 
 def distances_of(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -10,8 +10,7 @@ from jaxtyping import Float, Int
 from magiccolor_jax.evaluation.difficulty import Difficulty
 from magiccolor_jax.evaluation.metrics import INSTANCE
 from magiccolor_jax.evaluation.protocol import Protocol
-
-Row = dict[str, Any]
+from magiccolor_jax.evaluation.rows import Row
 
 COVERED = (2.5, 97.5)
 """Percentiles between which 95 % of the resampled means lie."""

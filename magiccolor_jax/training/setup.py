@@ -28,6 +28,7 @@ from magiccolor_jax.training.initial import (
     first_parameters,
     load_frozen,
     model_config,
+    network_names,
 )
 from magiccolor_jax.training.program import Design, Program, begin
 from magiccolor_jax.training.step import TrainState
@@ -126,8 +127,9 @@ def _maker(start: Start, play: Play) -> Maker:
 
 def origins_text(start: Start) -> str:
     """Which weights each network starts from."""
-    stage, names = start.design.config.stage, {p.split("/", 1)[0] for p in start.design.parameters}
-    found = chosen_origins(stage, sorted(names), start.source)
+    config = start.design.config
+    names = network_names(config.recipe, config.stage)
+    found = chosen_origins(config.stage, names, start.source)
     return ", ".join(f"{name} from {origin}" for name, origin in found.items())
 
 
@@ -169,6 +171,11 @@ def make_ready(
     design = start.design
     config = design.config
     newest = checkpoints.latest()
+    if newest is not None and newest > config.steps:
+        raise ValueError(
+            f"{checkpoints.folder}/{newest}: expected at most --steps {config.steps}, got a "
+            "checkpoint beyond them; give as many steps, or begin another run with --init this one"
+        )
     with doing("looking at the start"):
         goes_on = newest is not None and began is not None and Path(began).is_dir()
         folder = Path(str(began)) if goes_on else start_folder(config.init)
@@ -190,11 +197,6 @@ def make_ready(
     if newest is None:
         state = begin(design, {path: values[path] for path in design.trainable})
         return Ready(folder, program, state, Position(0, fingerprint))
-    if newest > config.steps:
-        raise ValueError(
-            f"{checkpoints.folder}/{newest}: expected at most --steps {config.steps}, got a "
-            "checkpoint beyond them; give as many steps, or begin another run with --init this one"
-        )
     with doing(f"restoring checkpoint {newest}"):
         state, position = checkpoints.restore(newest, design.state, design.shardings)
     if position.plan != fingerprint:

@@ -7,11 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from golden_weights import seeded, seeded_pictures
+from golden_weights import seeded_pictures
+from seeded_network import seeded_network
 
 from converters import maps
-from converters.weightmap import load_state_dict, wanted
-from magiccolor_jax.checkpoint import parameter_shapes
 from magiccolor_jax.encoders.lpips import LPIPS, LPIPSConfig
 from magiccolor_jax.nn.abstract import abstract
 
@@ -31,12 +30,7 @@ def golden():
 @pytest.fixture(scope="module", params=CONFIGS)
 def model(request):
     """Full-size, with the weights that the oracle had."""
-    cfg = CONFIGS[request.param]
-    asked = wanted(maps.LPIPS, parameter_shapes(cfg))
-    tensors = {item.keys[0]: seeded(item.keys[0], item.part) for item in asked}
-    network = abstract(LPIPS, cfg)
-    load_state_dict(network, maps.LPIPS, tensors, "drawn")
-    return network
+    return seeded_network(LPIPS, CONFIGS[request.param], maps.LPIPS)
 
 
 def pictures(golden, name):

@@ -7,16 +7,14 @@ import shutil
 
 import numpy as np
 import pytest
-from golden_weights import seeded
 from oracles.case_folders import save
 from oracles.colored_cases import write_colored_case
 from rich.console import Console
+from seeded_network import seeded_network
 
 from converters import maps
-from converters.weightmap import load_state_dict, wanted
 from magiccolor_jax.checkpoint import (
     ModelConfig,
-    parameter_shapes,
     save_network,
     write_config,
 )
@@ -29,7 +27,6 @@ from magiccolor_jax.evaluation.measuring import Devices
 from magiccolor_jax.evaluation.methods import TRUTH, baseline, folder_method
 from magiccolor_jax.evaluation.protocol import Protocol
 from magiccolor_jax.files import locked
-from magiccolor_jax.nn.abstract import abstract
 from magiccolor_jax.parallel.multihost import Share
 
 PROTOCOL = Protocol(name="test", metrics=("psnr", "own", "own_closest"), size=None, resamples=50)
@@ -197,10 +194,7 @@ def test_pages_of_several_shapes_share_batches(cases, tmp_path, monkeypatch):
 def networks(tmp_path_factory):
     """A folder with a small Inception."""
     folder, config = tmp_path_factory.mktemp("networks"), InceptionConfig.nano()
-    network = abstract(Inception, config)
-    asked = wanted(maps.INCEPTION, parameter_shapes(config))
-    tensors = {item.keys[0]: seeded(item.keys[0], item.part) for item in asked}
-    load_state_dict(network, maps.INCEPTION, tensors, "drawn")
+    network = seeded_network(Inception, config, maps.INCEPTION)
     save_network(folder / "inception.safetensors", network)
     write_config(folder, ModelConfig(networks={"inception": config}))
     return folder

@@ -7,13 +7,11 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_weights import seeded
 from oracles.colored_cases import COLORS, painted, regions, write_colored_case
+from seeded_network import seeded_network
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from converters import maps
-from converters.weightmap import load_state_dict, wanted
-from magiccolor_jax.checkpoint import parameter_shapes
 from magiccolor_jax.data.cases import read_case
 from magiccolor_jax.encoders.lpips import LPIPS, LPIPSConfig
 from magiccolor_jax.evaluation.judges import Judges, encoder_pixels, load_judges
@@ -167,11 +165,8 @@ def test_least_sides_are_those_of_the_metrics():
 
 
 def test_lpips_is_the_networks_own(case):
-    config = LPIPSConfig.alex(widths=(4, 6, 8, 10, 12))
-    network = abstract(LPIPS, config)
-    asked = wanted(maps.LPIPS, parameter_shapes(config))
-    tensors = {item.keys[0]: seeded(item.keys[0], item.part) for item in asked}
-    load_state_dict(network, maps.LPIPS, tensors, "drawn")
+    config = LPIPSConfig.nano()
+    network = seeded_network(LPIPS, config, maps.LPIPS)
     protocol = Protocol(name="lpips", metrics=("lpips_alex",), size=None)
     judges = Judges({"lpips_alex": network}, {}, ())
     made = noisy(case.target)

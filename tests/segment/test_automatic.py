@@ -2,13 +2,10 @@
 
 import numpy as np
 import pytest
-from golden_weights import seeded
 from goldens_sam import AUTOMATIC, GOLDEN, REGIONS, SHAPES, picture
+from seeded_network import seeded_network
 
 from converters import maps
-from converters.weightmap import load_state_dict, wanted
-from magiccolor_jax.checkpoint import parameter_shapes
-from magiccolor_jax.nn.abstract import abstract
 from magiccolor_jax.segment.automatic import (
     AutomaticConfig,
     crop_boxes,
@@ -35,12 +32,7 @@ def golden():
 
 @pytest.fixture(scope="module")
 def predictor():
-    cfg = SAMConfig.nano()
-    asked = wanted(maps.SAM, parameter_shapes(cfg))
-    tensors = {item.keys[0]: seeded(item.keys[0], item.part) for item in asked}
-    network = abstract(SAM, cfg)
-    load_state_dict(network, maps.SAM, tensors, "drawn")
-    return Predictor(network)
+    return Predictor(seeded_network(SAM, SAMConfig.nano(), maps.SAM))
 
 
 def masks_of(golden, key, count, shape):
