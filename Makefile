@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 INSTALL := $(RUN)/pip install --quiet --constraint requirements.lock
+# Processes that test side by side, 3 GB each; a file's tests stay together and share its fixtures.
+WORKERS := 2
 
 .PHONY: demo test lint clean
 
@@ -11,7 +13,7 @@ demo: $(VENV)/core
 	$(RUN)/python scripts/demo.py --out demo
 
 test: $(VENV)/checked lint
-	$(RUN)/python -m pytest -m "not slow"
+	$(RUN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
 lint: $(VENV)/checked
 	$(RUN)/ruff check .

@@ -67,7 +67,7 @@ class Pair(NamedTuple):
 def main(args: Args) -> None:
     """Prints the table."""
     pixels = pictures(args)
-    rows = [measured(name, pair, args) for name, pair in pairs(*pixels).items()]
+    rows = [measured(name, pair, args) for name, pair in pairs(*pixels, args).items()]
     rows += [network_row(name, *pixels, args) for name in NETWORKS]
     show(f"{args.batch} pictures of {args.side} px, {jax.local_devices()[0].device_kind}", rows)
     write_json(args.json, rows)
@@ -80,7 +80,7 @@ def pictures(args: Args) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(truth + noise, 0, 1).astype(np.float32), np.clip(truth, 0, 1)
 
 
-def pairs(made: np.ndarray, truth: np.ndarray) -> dict[str, Pair]:
+def pairs(made: np.ndarray, truth: np.ndarray, args: Args) -> dict[str, Pair]:
     """The metrics that take no network."""
     gaussian = {"gaussian_weights": True, "use_sample_covariance": False}
 
@@ -97,6 +97,12 @@ def pairs(made: np.ndarray, truth: np.ndarray) -> dict[str, Pair]:
     features = [np.random.default_rng(i).normal(i / 9, 1, (400, 192)) for i in range(2)]
     normals = [Statistics.of(each.astype(np.float32)).normal() for each in features]
     windows = quality.gaussian_window(), quality.uniform_window()
+    mask = np.hypot(*np.ogrid[-1 : 1 : args.side * 1j, -1 : 1 : args.side * 1j]) < 0.7
+    masks = jnp.tile(mask, (args.batch, 1, 1))
+
+    def inside(t: np.ndarray, m: np.ndarray, **options: Any) -> float:
+        return structural_similarity(t, m, full=True, **options)[1][mask].mean()
+
     return {
         "PSNR": Pair(compiled(quality.psnr), per_picture(peak_signal_noise_ratio), "skimage"),
         "SSIM": Pair(
@@ -108,6 +114,16 @@ def pairs(made: np.ndarray, truth: np.ndarray) -> dict[str, Pair]:
             compiled(lambda m, t: quality.ssim(m, t, windows[1])),
             per_picture(structural_similarity, channel_axis=-1),
             "skimage",
+        ),
+        "PSNR of a region": Pair(
+            compiled(lambda m, t: quality.psnr(m, t, masks)),
+            per_picture(lambda t, m, **_: peak_signal_noise_ratio(t[mask], m[mask], data_range=1)),
+            "skimage",
+        ),
+        "SSIM of a region": Pair(
+            compiled(lambda m, t: quality.ssim(m, t, windows[0], masks)),
+            per_picture(inside, channel_axis=-1, **gaussian),
+            "skimage, full=True",
         ),
         "MS-SSIM": Pair(
             compiled(quality.ms_ssim),

@@ -148,13 +148,16 @@ class Devices:
         return [_row(found, index, page) for index, page in enumerate(pages)], features
 
     def _similarity(self, stem: str, pages: Sequence[Page]) -> Array:
+        """Methods share the truth of a case, which is looked at once."""
         network, sizes = self._judges.networks[stem], self._judges.sizes[stem]
-        sides = [
-            self._batch([encoder_pixels(stem, picture, sizes) for picture in pictures])
-            for pictures in zip(*((page.picture, page.truth) for page in pages), strict=True)
-        ]
-        made, truth = (embed(network, pixels) for pixels in sides)
-        return jnp.sum(made * truth, axis=-1)
+        truths = {id(page.truth): page.truth for page in pages}
+        made, truth = (
+            embed(network, self._batch([encoder_pixels(stem, each, sizes) for each in pictures]))
+            for pictures in ([page.picture for page in pages], [*truths.values()])
+        )
+        places = {key: place for place, key in enumerate(truths)}
+        own = np.array([places[id(page.truth)] for page in pages])
+        return jnp.sum(made[: len(pages)] * truth[own], axis=-1)
 
     def _batch(self, values: Sequence[Any]) -> Array:
         """Stacked on the devices, the last repeated: a power of two on each, so that few programs

@@ -64,10 +64,11 @@ def own_release(own):
 
 
 def plain_stage(made: Stage) -> Stage:
-    """From the folder's own networks of each name."""
+    """From the folder's own networks of each name; the nano release has no VGG-19."""
     names = ("denoiser", "reference", "sketch_guider", "instance_guider", "context")
     fields = {f: getattr(made, f) for f in ("name", "trainable", "instances", "instance_guider")}
-    return Stage(**fields, origins=tuple((name, name) for name in names))
+    origins = tuple((name, name) for name in names)
+    return Stage(**fields, origins=origins, losses=LossConfig(perceptual=0.0))
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ from magiccolor_jax.sampling.pretrained import round_to_float16  # noqa: E402
 from magiccolor_jax.sampling.sampler import Sampler  # noqa: E402
 from magiccolor_jax.types import Batch, Draws, Sizes, TokenGrid  # noqa: E402
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("compile_quickly")]
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SQUARE, WIDE = (128, 128), (128, 192)
