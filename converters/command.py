@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 Kind = Literal[
-    "unet", "controlnet", "vae", "clip_vision", "clip_text", "dinov2", "vgg19", "inception"
+    "unet", "controlnet", "vae", "clip_vision", "clip_text", "dinov2", "vgg19", "inception", "sam"
 ]
 
 

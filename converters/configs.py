@@ -14,6 +14,7 @@ from magiccolor_jax.encoders.dinov2_config import DINOv2Config
 from magiccolor_jax.encoders.vae import VAEConfig
 from magiccolor_jax.models.controlnet import ControlNetConfig
 from magiccolor_jax.models.unet import UNetConfig
+from magiccolor_jax.segment.sam_config import SAMConfig
 from magiccolor_jax.types import LATENT_FACTOR, Sizes
 
 Config = Mapping[str, Any]
@@ -208,6 +209,7 @@ FROM_HF: dict[str, Callable[..., Any]] = {
     "clip_vision": lambda config, where: CLIPVisionConfig.from_hf(config),
     "clip_text": lambda config, where: CLIPTextConfig.from_hf(config),
     "dinov2": lambda config, where: DINOv2Config.from_hf(config),
+    "sam": lambda config, where: SAMConfig.from_hf(config),
 }
 """Kind of network -> reader of its config.json: (content, name for errors) -> our config."""
 

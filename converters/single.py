@@ -13,6 +13,7 @@ from magiccolor_jax.encoders.inception import InceptionConfig
 from magiccolor_jax.encoders.vae import VAEConfig
 from magiccolor_jax.models.controlnet import ControlNetConfig
 from magiccolor_jax.models.unet import UNetConfig
+from magiccolor_jax.segment.sam_config import infer_config as infer_sam
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -29,6 +30,8 @@ MARKERS = (
     ("dinov2", ("cls_token", "patch_embed.proj.weight")),
     ("dinov2", ("embeddings.cls_token", "embeddings.position_embeddings")),
     ("vgg19", ("features.0.weight", "features.34.weight")),
+    ("sam", ("image_encoder.pos_embed", "mask_decoder.iou_token.weight")),
+    ("sam", ("vision_encoder.pos_embed", "mask_decoder.iou_token.weight")),
     ("inception", ("Conv2d_1a_3x3.conv.weight", "Mixed_7c.branch_pool.conv.weight")),
 )
 """Kind of network, and keys that only its files have together; the first match counts."""
@@ -53,7 +56,7 @@ def plan_network(path: Path, *, kind: str | None, config: Path | None) -> Plan:
     both_towers = kind.startswith("clip_") and {VISION_TOWER, TEXT_TOWER} <= shapes.keys()
     config = config or _beside(root, name)
     networks = tuple(
-        _network(each, _config(each, config, shapes))
+        _network(each, _config(each, config, shapes, path))
         for each in (("clip_vision", "clip_text") if both_towers else (kind,))
     )
     source = Source(path=name, files=files, networks=networks)
@@ -122,7 +125,7 @@ def _beside(root: Path, name: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _config(kind: str, path: Path | None, shapes: Shapes) -> Any:
+def _config(kind: str, path: Path | None, shapes: Shapes, where: Path) -> Any:
     """The network's sizes: from its file, else what its shapes tell, else the official ones."""
     roles: dict[str, Any] = {}
     if kind == "unet":
@@ -130,11 +133,13 @@ def _config(kind: str, path: Path | None, shapes: Shapes) -> Any:
     elif kind == "controlnet":
         roles = {"adapter": "dino_adapter.0.weight" in shapes}
     if kind == "vgg19":
-        return infer_vgg19(dict(shapes), kind)
+        return infer_vgg19(dict(shapes), str(where))
     if path is not None:
         return configs.from_hf(kind, read_json(path), path, **roles)
     if kind == "dinov2":
         return infer_dinov2(dict(shapes), Path("config.json"))
+    if kind == "sam":
+        return configs.named(where, lambda: infer_sam(shapes))
     if kind == "controlnet":
         hint = shapes["controlnet_cond_embedding.conv_in.weight"][1]
         return ControlNetConfig(conditioning_channels=hint, **roles)

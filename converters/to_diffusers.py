@@ -36,7 +36,8 @@ TEXT_FOLDERS = ("scheduler", "tokenizer")
 
 def library_style(kind: str) -> KeyStyle:
     """The names under which its library loads a network."""
-    return maps.DINOV2_TRANSFORMERS if kind == "dinov2" else maps.STYLES[kind][0]
+    transformers = {"dinov2": maps.DINOV2_TRANSFORMERS, "sam": maps.SAM_TRANSFORMERS}
+    return transformers.get(kind, maps.STYLES[kind][0])
 
 
 def plan_library(folder: Folder) -> Export:

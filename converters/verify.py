@@ -21,6 +21,7 @@ from converters.folder import open_folder
 from converters.plan import Plan
 from converters.to_torch import kind_of
 from magiccolor_jax import checkpoint
+from magiccolor_jax.segment.prompt_encoder import NO_POINT
 
 Arrays = dict[str, np.ndarray]
 Named = Iterator[tuple[str, Any]]
@@ -119,7 +120,11 @@ def random_inputs(config: Any) -> Arrays:
         return {"ids": ids}
     if kind == "vgg19":
         return {"pixels": generator.random((1, 48, 64, 3), np.float32)}
-    return {"pixels": normal(1, config.image_size, config.image_size, 3)}
+    inputs = {"pixels": normal(1, config.image_size, config.image_size, 3)}
+    if kind == "sam":
+        inputs["points"] = config.image_size * generator.random((2, 1, 2), np.float32)
+        inputs["labels"] = np.array([[1], [0]])
+    return inputs
 
 
 def _run_jax(folder: Path, stem: str, config: Any) -> Arrays:
@@ -156,6 +161,16 @@ def _jax_vgg19(network: Any, inputs: Arrays) -> Named:
     yield from zip(network.cfg.layers, network(inputs["pixels"]), strict=True)
 
 
+def _jax_sam(network: Any, inputs: Arrays) -> Named:
+    embedding = network.embed(inputs["pixels"])
+    yield "embedding", embedding
+    points = np.pad(inputs["points"], ((0, 0), (0, 1), (0, 0)))
+    labels = np.pad(inputs["labels"], ((0, 0), (0, 1)), constant_values=NO_POINT)
+    found = network.decode(embedding[0], points, labels)
+    yield "masks", np.moveaxis(found.logits[:, 1:], 1, -1)
+    yield "quality", found.quality[:, 1:]
+
+
 JAX: dict[str, Callable[[Any, Arrays], Named]] = {
     "unet": _jax_unet,
     "controlnet": _jax_controlnet,
@@ -164,6 +179,7 @@ JAX: dict[str, Callable[[Any, Arrays], Named]] = {
     "clip_text": lambda network, inputs: iter([("hidden", network(inputs["ids"]))]),
     "dinov2": lambda network, inputs: iter(network(inputs["pixels"])._asdict().items()),
     "vgg19": _jax_vgg19,
+    "sam": _jax_sam,
 }
 """Kind -> its named outputs, channels last."""
 

@@ -166,6 +166,16 @@ def _dinov2(config: Any, state: State, inputs: State) -> Named:
     yield "patches", patches.movedim(-1, 1)
 
 
+def _sam(config: Any, state: State, inputs: State) -> Named:
+    model = _transformers(transformers.SamModel, transformers.SamConfig, config, state)
+    embedding = model.get_image_embeddings(inputs["pixels"])
+    yield "embedding", embedding
+    points, labels = inputs["points"][None], inputs["labels"][None]
+    found = model(image_embeddings=embedding, input_points=points, input_labels=labels)
+    yield "masks", found.pred_masks[0]
+    yield "quality", found.iou_scores[0]
+
+
 def _vgg19(config: Any, state: State, inputs: State) -> Named:
     mean, std = (torch.from_numpy(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
     x = (inputs["pixels"] - mean) / std
@@ -187,5 +197,6 @@ TORCH: dict[str, Callable[[Any, State, State], Named]] = {
     "clip_text": _clip_text,
     "dinov2": _dinov2,
     "vgg19": _vgg19,
+    "sam": _sam,
 }
 """Kind -> its named outputs, as converters/verify.py names them."""

@@ -11,6 +11,7 @@ from magiccolor_jax.encoders.dinov2_config import LAYER_NORM_EPS, DINOv2Config
 from magiccolor_jax.encoders.vae import VAEConfig
 from magiccolor_jax.models.controlnet import ControlNetConfig
 from magiccolor_jax.models.unet import UNetConfig
+from magiccolor_jax.segment.sam_config import SAMConfig
 from magiccolor_jax.types import LATENT_FACTOR
 
 
@@ -30,6 +31,7 @@ def to_hf(config: Any, *, page: int) -> dict[str, Any]:
         CLIPVisionConfig: _clip_vision_to_hf,
         CLIPTextConfig: _clip_text_to_hf,
         DINOv2Config: _dinov2_to_hf,
+        SAMConfig: _sam_to_hf,
     }
     if type(config) not in writers:
         raise ValueError(f"no config.json describes a {type(config).__name__}")
@@ -144,3 +146,37 @@ def _dinov2_to_hf(config: DINOv2Config) -> dict[str, Any]:
         **_fields(config, "image_size patch_size use_swiglu_ffn"),
     }
     return written | ({"num_register_tokens": registers} if registers else {})
+
+
+def _sam_to_hf(config: SAMConfig) -> dict[str, Any]:
+    sides = _fields(config, "image_size patch_size")
+    return {
+        "architectures": ["SamModel"],
+        "model_type": "sam",
+        "vision_config": {
+            "hidden_size": config.width,
+            "num_hidden_layers": config.depth,
+            "num_attention_heads": config.heads,
+            "global_attn_indexes": list(config.global_blocks),
+            "window_size": config.window,
+            "mlp_ratio": float(config.mlp_ratio),
+            "mlp_dim": config.mlp_ratio * config.width,
+            "output_channels": config.channels,
+            "num_pos_feats": config.channels // 2,
+            **sides,
+        },
+        "prompt_encoder_config": {
+            "hidden_size": config.channels,
+            "mask_input_channels": config.mask_channels,
+            "image_embedding_size": config.grid,
+            **sides,
+        },
+        "mask_decoder_config": {
+            "hidden_size": config.channels,
+            "iou_head_hidden_dim": config.channels,
+            "mlp_dim": config.decoder_width,
+            "num_hidden_layers": config.decoder_depth,
+            "num_attention_heads": config.decoder_heads,
+            "layer_norm_eps": config.decoder_eps,
+        },
+    }

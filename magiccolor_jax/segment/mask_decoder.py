@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from magiccolor_jax.nn.attention import attend
 from magiccolor_jax.segment.image_encoder import map_norm
-from magiccolor_jax.segment.sam_config import SAMConfig
+from magiccolor_jax.segment.sam_config import FINAL_EPS, SAMConfig
 
 MASKS = 4
 """The first answers a prompt that is not ambiguous, the others are whole, part and subpart."""
@@ -47,10 +47,10 @@ class Attention(nnx.Module):
         return self.out_proj(mixed.reshape(*mixed.shape[:2], -1))
 
 
-def norm(cfg: SAMConfig, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
+def norm(cfg: SAMConfig, epsilon: float, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
     """LayerNorm of the decoder's tokens."""
     return nnx.LayerNorm(
-        cfg.channels, epsilon=cfg.decoder_eps, use_fast_variance=False, rngs=rngs, **cfg.kinds
+        cfg.channels, epsilon=epsilon, use_fast_variance=False, rngs=rngs, **cfg.kinds
     )
 
 
@@ -71,12 +71,12 @@ class TwoWayBlock(nnx.Module):
     def __init__(self, cfg: SAMConfig, first: bool, *, rngs: nnx.Rngs):
         self.first = first
         self.self_attn = Attention(cfg, 1, rngs=rngs)
-        self.norm1 = norm(cfg, rngs=rngs)
+        self.norm1 = norm(cfg, cfg.decoder_eps, rngs=rngs)
         self.cross_attn_token_to_image = Attention(cfg, 2, rngs=rngs)
-        self.norm2 = norm(cfg, rngs=rngs)
+        self.norm2 = norm(cfg, cfg.decoder_eps, rngs=rngs)
         self.mlp = TwoWayMLP(cfg, rngs=rngs)
-        self.norm3 = norm(cfg, rngs=rngs)
-        self.norm4 = norm(cfg, rngs=rngs)
+        self.norm3 = norm(cfg, cfg.decoder_eps, rngs=rngs)
+        self.norm4 = norm(cfg, cfg.decoder_eps, rngs=rngs)
         self.cross_attn_image_to_token = Attention(cfg, 2, rngs=rngs)
 
     def __call__(
@@ -113,7 +113,7 @@ class TwoWayTransformer(nnx.Module):
             [TwoWayBlock(cfg, index == 0, rngs=rngs) for index in range(cfg.decoder_depth)]
         )
         self.final_attn_token_to_image = Attention(cfg, 2, rngs=rngs)
-        self.norm_final_attn = norm(cfg, rngs=rngs)
+        self.norm_final_attn = norm(cfg, FINAL_EPS, rngs=rngs)
 
     def __call__(
         self,

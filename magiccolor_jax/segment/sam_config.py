@@ -1,13 +1,74 @@
-"""Sizes of SAM (arXiv:2304.02643); facts: segment-anything `build_sam.py`, `modeling/`."""
+"""Sizes of SAM (arXiv:2304.02643), as its files' shapes or transformers' config.json give them.
 
+Facts: segment-anything `build_sam.py`, `modeling/`; transformers `configuration_sam.py`.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from magiccolor_jax.encoders import hf_config
+
 ENCODER_EPS = 1e-6
 """Of the image encoder's norms, and of all norms of [H W C] maps."""
+
+FINAL_EPS = 1e-5
+"""Of the decoder's last norm, in every implementation."""
+
+DECODER_REDUCTION = 2
+"""Channels of the decoder's tokens over those in its attention to and from the picture."""
+
+HF_VISION = {
+    "hidden_size": 768,
+    "output_channels": 256,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "image_size": 1024,
+    "patch_size": 16,
+    "mlp_ratio": 4.0,
+    "window_size": 14,
+    "global_attn_indexes": [2, 5, 8, 11],
+}
+HF_PROMPTS = {"hidden_size": 256, "image_size": 1024, "patch_size": 16, "mask_input_channels": 16}
+HF_DECODER = {
+    "hidden_size": 256,
+    "mlp_dim": 2048,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 8,
+    "iou_head_hidden_dim": 256,
+    "layer_norm_eps": 1e-6,
+}
+"""What a section of config.json leaves out has these values."""
+
+HF_FIXED = {
+    "hidden_act": "gelu",
+    "layer_norm_eps": ENCODER_EPS,
+    "num_channels": 3,
+    "qkv_bias": True,
+    "use_abs_pos": True,
+    "use_rel_pos": True,
+    "num_point_embeddings": 4,
+}
+HF_DECODER_FIXED = {
+    "hidden_act": "relu",
+    "attention_downsample_rate": DECODER_REDUCTION,
+    "num_multimask_outputs": 3,
+    "iou_head_depth": 3,
+}
+HF_IGNORED = (
+    "attention_dropout",
+    "dropout",
+    "image_embedding_size",
+    "initializer_factor",
+    "initializer_range",
+    "intermediate_size",
+    "projection_dim",
+    "scale",
+)
+"""Training, initial values, and what other keys say too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +102,7 @@ class SAMConfig:
     decoder_width: int = 2048
     """Of the MLPs in them."""
     decoder_eps: float = 1e-5
-    """Of the norms in them."""
+    """Of the norms in them; transformers' folders have 1e-6."""
     dtype: DTypeLike = jnp.float32
     """Compute dtype; norms' statistics and softmax stay in f32."""
     param_dtype: DTypeLike = jnp.float32
@@ -103,6 +164,54 @@ class SAMConfig:
         }
         return cls._official(24, 3, 2, (1,), **(sizes | overrides))
 
+    @classmethod
+    def from_hf(cls, config: Mapping[str, Any]) -> "SAMConfig":
+        """Reads config.json of transformers' SamModel.
+
+        Raises:
+            ValueError: the config is of another model or holds what this network cannot honour.
+        """
+        hf_config.check_model_type(config, ("sam",), "SAM config")
+        sections = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
+        hf_config.read(
+            config, where="SAM config", defaults={}, fixed={}, ignored=(*sections, *HF_IGNORED)
+        )
+        vision, prompts, decoder = (_section(config, name) for name in sections)
+        agreed = {
+            "vision_config.output_channels": vision["output_channels"],
+            "prompt_encoder_config.hidden_size": prompts["hidden_size"],
+            "mask_decoder_config.hidden_size": decoder["hidden_size"],
+            "mask_decoder_config.iou_head_hidden_dim": decoder["iou_head_hidden_dim"],
+            "twice vision_config.num_pos_feats": 2 * vision["num_pos_feats"],
+        }
+        sides = [[part[key] for key in ("image_size", "patch_size")] for part in (vision, prompts)]
+        if len({*agreed.values()}) > 1 or sides[0] != sides[1]:
+            raise ValueError(
+                f"SAM config: the parts must have the same channels and sides, got {agreed} and "
+                f"image_size, patch_size {sides}"
+            )
+        ratio, rest = divmod(vision["mlp_dim"], vision["hidden_size"])
+        if rest:
+            raise ValueError(
+                f"SAM config: mlp_dim must be a multiple of hidden_size, got {vision['mlp_dim']}"
+            )
+        return cls(
+            width=vision["hidden_size"],
+            depth=vision["num_hidden_layers"],
+            heads=vision["num_attention_heads"],
+            global_blocks=tuple(vision["global_attn_indexes"]),
+            image_size=vision["image_size"],
+            patch_size=vision["patch_size"],
+            window=vision["window_size"],
+            mlp_ratio=ratio,
+            channels=vision["output_channels"],
+            mask_channels=prompts["mask_input_channels"],
+            decoder_heads=decoder["num_attention_heads"],
+            decoder_depth=decoder["num_hidden_layers"],
+            decoder_width=decoder["mlp_dim"],
+            decoder_eps=decoder["layer_norm_eps"],
+        )
+
     @property
     def grid(self) -> int:
         """Side of the embedded picture, patches."""
@@ -117,3 +226,75 @@ class SAMConfig:
     def kinds(self) -> dict[str, Any]:
         """Dtypes as every layer takes them."""
         return {"dtype": self.dtype, "param_dtype": self.param_dtype}
+
+
+def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A part of config.json, with what it leaves out."""
+    given = config.get(name) or {}
+    if name == "mask_decoder_config":
+        defaults, fixed = HF_DECODER, HF_DECODER_FIXED
+    elif name == "prompt_encoder_config":
+        defaults, fixed = HF_PROMPTS, HF_FIXED
+    else:
+        width = given.get("hidden_size", HF_VISION["hidden_size"])
+        mlp = int(width * given.get("mlp_ratio", HF_VISION["mlp_ratio"]))
+        features = given.get("output_channels", HF_VISION["output_channels"]) // 2
+        defaults = HF_VISION | {"mlp_dim": mlp, "num_pos_feats": features}
+        fixed, given = HF_FIXED, {k: v for k, v in given.items() if (k, v) != ("mlp_dim", None)}
+    where = f"SAM config: {name}"
+    return hf_config.read(given, where=where, defaults=defaults, fixed=fixed, ignored=HF_IGNORED)
+
+
+def infer_config(shapes: Mapping[str, tuple[int, ...]]) -> SAMConfig:
+    """The sizes that segment-anything's own files tell; they come without a config.
+
+    What shapes do not tell is as in the official files: eight heads in the decoder.
+
+    Args:
+        shapes: key -> shape.
+
+    Raises:
+        ValueError: layers that every SAM has are missing, or the windows differ.
+    """
+    encoder, decoder = "image_encoder", "mask_decoder.transformer"
+    depth = _count(shapes, encoder, "blocks")
+    tables = [f"{encoder}.blocks.{index}.attn.rel_pos_h" for index in range(depth)]
+    telling = (
+        f"{encoder}.patch_embed.proj.weight",
+        f"{encoder}.pos_embed",
+        f"{encoder}.blocks.0.mlp.lin1.weight",
+        f"{encoder}.neck.0.weight",
+        "prompt_encoder.mask_downscaling.3.weight",
+        f"{decoder}.layers.0.mlp.lin1.weight",
+    )
+    if missing := [key for key in (*telling, *tables) if key not in shapes]:
+        raise ValueError(
+            f"expected segment-anything's layers, but these are missing: {missing}; a folder of "
+            "transformers needs its config.json"
+        )
+    patch, positions, mlp, neck, downscaling, decoder_mlp = (shapes[key] for key in telling)
+    width, grid, head = patch[0], positions[1], shapes[tables[0]][1]
+    sides = [(shapes[table][0] + 1) // 2 for table in tables]
+    windows = {side for side in sides if side != grid}
+    if len(windows) > 1:
+        raise ValueError(f"expected windows of one size, got {sorted(windows)} patches")
+    return SAMConfig(
+        width=width,
+        depth=depth,
+        heads=width // head,
+        global_blocks=tuple(index for index, side in enumerate(sides) if side == grid),
+        image_size=grid * patch[2],
+        patch_size=patch[2],
+        mlp_ratio=mlp[0] // width,
+        channels=neck[0],
+        mask_channels=downscaling[0],
+        decoder_depth=_count(shapes, decoder, "layers"),
+        decoder_width=decoder_mlp[0],
+        **({"window": windows.pop()} if windows else {}),
+    )
+
+
+def _count(shapes: Mapping[str, tuple[int, ...]], where: str, name: str) -> int:
+    """How many numbered parts there are."""
+    start = f"{where}.{name}."
+    return len({key.removeprefix(start).split(".")[0] for key in shapes if key.startswith(start)})

@@ -11,6 +11,7 @@ from magiccolor_jax.encoders.vae import VAEConfig
 from magiccolor_jax.encoders.vgg import VGG19Config
 from magiccolor_jax.models.controlnet import ControlNetConfig
 from magiccolor_jax.models.unet import UNetConfig
+from magiccolor_jax.segment.sam_config import SAMConfig
 from magiccolor_jax.types import Sizes
 
 UNET = load_configs("full")["stable-diffusion-v1-5/unet/config.json"]
@@ -35,6 +36,8 @@ def test_the_published_configs_are_the_released_sizes():
         ("clip_text", CLIPTextConfig.nano()),
         ("dinov2", DINOv2Config.nano()),
         ("dinov2", DINOv2Config.nano(registers=0, use_swiglu_ffn=True)),
+        ("sam", SAMConfig.nano()),
+        ("sam", SAMConfig.vit_h(decoder_eps=1e-6)),
     ],
 )
 def test_what_is_written_is_read_again(kind, config):
