@@ -83,6 +83,9 @@ def pictures(args: Args) -> tuple[np.ndarray, np.ndarray]:
 def pairs(made: np.ndarray, truth: np.ndarray, args: Args) -> dict[str, Pair]:
     """The metrics that take no network."""
     gaussian = {"gaussian_weights": True, "use_sample_covariance": False}
+    windows = quality.gaussian_window(), quality.uniform_window()
+    mask = np.hypot(*np.ogrid[-1 : 1 : args.side * 1j, -1 : 1 : args.side * 1j]) < 0.7
+    masks = jnp.tile(mask, (args.batch, 1, 1))
 
     def per_picture(function: Callable, **options: Any) -> Callable[[], list[float]]:
         return lambda: [
@@ -93,47 +96,51 @@ def pairs(made: np.ndarray, truth: np.ndarray, args: Args) -> dict[str, Pair]:
         call = jax.jit(function)
         return lambda: call(jnp.asarray(made), jnp.asarray(truth))
 
+    def psnr_inside(t: np.ndarray, m: np.ndarray, **options: Any) -> float:
+        return peak_signal_noise_ratio(t[mask], m[mask], **options)
+
+    def ssim_inside(t: np.ndarray, m: np.ndarray, **options: Any) -> float:
+        return structural_similarity(t, m, channel_axis=-1, full=True, **options)[1][mask].mean()
+
+    ours_and_skimage = {
+        "PSNR": (quality.psnr, per_picture(peak_signal_noise_ratio)),
+        "PSNR of a region": (
+            lambda m, t: quality.psnr(m, t, masks),
+            per_picture(psnr_inside),
+        ),
+        "SSIM": (
+            lambda m, t: quality.ssim(m, t, windows[0]),
+            per_picture(structural_similarity, channel_axis=-1, **gaussian),
+        ),
+        "SSIM of a region": (
+            lambda m, t: quality.ssim(m, t, windows[0], masks),
+            per_picture(ssim_inside, **gaussian),
+        ),
+        "SSIM, uniform": (
+            lambda m, t: quality.ssim(m, t, windows[1]),
+            per_picture(structural_similarity, channel_axis=-1),
+        ),
+        "CIEDE2000": (
+            lambda m, t: ciede2000(srgb_to_lab(m), srgb_to_lab(t)),
+            lambda: deltaE_ciede2000(rgb2lab(made.astype(float)), rgb2lab(truth.astype(float))),
+        ),
+    }
+    return {
+        name: Pair(compiled(ours), theirs, "skimage")
+        for name, (ours, theirs) in ours_and_skimage.items()
+    } | other_pairs(made, truth, compiled(quality.ms_ssim))
+
+
+def other_pairs(made: np.ndarray, truth: np.ndarray, ms_ssim: Callable[[], Any]) -> dict[str, Pair]:
+    """Those whose reference is not scikit-image."""
     planes = [torch.from_numpy(np.moveaxis(x, -1, 1).copy()) for x in (made, truth)]
     features = [np.random.default_rng(i).normal(i / 9, 1, (400, 192)) for i in range(2)]
     normals = [Statistics.of(each.astype(np.float32)).normal() for each in features]
-    windows = quality.gaussian_window(), quality.uniform_window()
-    mask = np.hypot(*np.ogrid[-1 : 1 : args.side * 1j, -1 : 1 : args.side * 1j]) < 0.7
-    masks = jnp.tile(mask, (args.batch, 1, 1))
-
-    def inside(t: np.ndarray, m: np.ndarray, **options: Any) -> float:
-        return structural_similarity(t, m, full=True, **options)[1][mask].mean()
-
     return {
-        "PSNR": Pair(compiled(quality.psnr), per_picture(peak_signal_noise_ratio), "skimage"),
-        "SSIM": Pair(
-            compiled(lambda m, t: quality.ssim(m, t, windows[0])),
-            per_picture(structural_similarity, channel_axis=-1, **gaussian),
-            "skimage",
-        ),
-        "SSIM, uniform": Pair(
-            compiled(lambda m, t: quality.ssim(m, t, windows[1])),
-            per_picture(structural_similarity, channel_axis=-1),
-            "skimage",
-        ),
-        "PSNR of a region": Pair(
-            compiled(lambda m, t: quality.psnr(m, t, masks)),
-            per_picture(lambda t, m, **_: peak_signal_noise_ratio(t[mask], m[mask], data_range=1)),
-            "skimage",
-        ),
-        "SSIM of a region": Pair(
-            compiled(lambda m, t: quality.ssim(m, t, windows[0], masks)),
-            per_picture(inside, channel_axis=-1, **gaussian),
-            "skimage, full=True",
-        ),
         "MS-SSIM": Pair(
-            compiled(quality.ms_ssim),
+            ms_ssim,
             lambda: torch_ms_ssim(*planes, data_range=1.0, size_average=False).numpy(),
             "pytorch-msssim",
-        ),
-        "CIEDE2000": Pair(
-            compiled(lambda m, t: ciede2000(srgb_to_lab(m), srgb_to_lab(t))),
-            lambda: deltaE_ciede2000(rgb2lab(made.astype(float)), rgb2lab(truth.astype(float))),
-            "skimage",
         ),
         "Fréchet distance": Pair(
             lambda: frechet_distance(*normals), lambda: by_root(*normals), "scipy's sqrtm", True

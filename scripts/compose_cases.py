@@ -18,6 +18,7 @@ import tyro
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
+from magiccolor_jax.data.art import Art, read_art, render
 from magiccolor_jax.data.palette import PalettePlay, draw_recolouring, recolour
 from magiccolor_jax.data.selfplay import Reference, SelfPlay, make_reference
 from magiccolor_jax.evaluation.palettes import distance, palette_of
@@ -72,18 +73,6 @@ class Args:
     """The same seed gives the same pages."""
 
 
-class Art(NamedTuple):
-    """The stored drawings."""
-
-    palettes: UInt8[np.ndarray, "G 64 3"]
-    """Of each group of drawings; entry 0 is transparent."""
-    indices: UInt8[np.ndarray, "N R R"]
-    lines: UInt8[np.ndarray, "N R R"]
-    """0 is ink."""
-    meta: list[dict]
-    """Of each group: `id`, `src`, `lic`, `first` row, and what was measured."""
-
-
 class Layer(NamedTuple):
     """An instance at its size on the page."""
 
@@ -103,13 +92,6 @@ class Page(NamedTuple):
     masks: list[UInt8[np.ndarray, "H W"]]
     references: list[Reference]
     groups: list[int]
-
-
-def read_art(path: Path) -> Art:
-    """Reads the packed drawings."""
-    with np.load(path, allow_pickle=False) as stored:
-        meta = json.loads(str(stored["meta"]))
-        return Art(stored["palette"], stored["idx"], stored["line"], meta)
 
 
 def colourful(art: Art) -> list[int]:
@@ -193,7 +175,7 @@ def _lay_out(
         covered = np.maximum(layer.alpha, layer.ink)
         ink[at] = ink[at] * (1 - covered) + layer.ink
         owner[at][layer.alpha > 0.5] = number
-        picture, mask = _render(art.indices[row], palette)
+        picture, mask = render(art.indices[row], palette)
         references.append(make_reference(picture, mask, VIEW, rng))
     sketch = np.rint((1 - np.clip(1.5 * ink, 0, 1)) * WHITE).astype(np.uint8)
     masks = [np.where(owner == n, 255, 0).astype(np.uint8) for n in range(1, len(groups) + 1)]
@@ -205,14 +187,6 @@ def _size(count: int, side: int, rng: np.random.Generator) -> int:
     return round(side * rng.uniform(*SHOWN) * math.sqrt(2 / count))
 
 
-def _render(
-    indices: UInt8[np.ndarray, "R R"], palette: UInt8[np.ndarray, "64 3"]
-) -> tuple[UInt8[np.ndarray, "R R 3"], UInt8[np.ndarray, "R R"]]:
-    """A drawing on white and its mask."""
-    mask = np.where(indices > 0, 255, 0).astype(np.uint8)
-    return np.where(mask[..., None] > 0, palette[indices], np.uint8(WHITE)), mask
-
-
 def _layer(
     indices: UInt8[np.ndarray, "R R"],
     lines: UInt8[np.ndarray, "R R"],
@@ -220,7 +194,7 @@ def _layer(
     longer: int,
 ) -> Layer:
     """A drawing cut to its box and brought to its size."""
-    picture, mask = _render(indices, palette)
+    picture, mask = render(indices, palette)
     drawn = (mask > 0) | (lines < 128)  # an outline stands half outside of what it surrounds
     rows, columns = np.flatnonzero(drawn.any(axis=1)), np.flatnonzero(drawn.any(axis=0))
     box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)

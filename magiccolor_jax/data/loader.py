@@ -36,7 +36,8 @@ class DataConfig:
 
     sources: tuple[str, ...] = ()
     """KIND:FOLDER each, KIND one of cases, release, triplets, pairs, records; or FOLDER, whose kind
-    is found out."""
+    is found out; or art:FILE, a library of drawings that pages are composed of (art-objects:FILE
+    and art-sources:FILE are held out of it)."""
     validation: tuple[str, ...] = ()
     """The same, held out: measured and previewed, never trained on."""
     play: Play = field(default_factory=Play)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from magiccolor_jax.data.compose import ArtScenes, HeldOutObjects, HeldOutSources
 from magiccolor_jax.data.folders import (
     CaseFolders,
     FolderSource,
@@ -29,7 +30,10 @@ KINDS: dict[str, type[FolderSource] | type[SidePairs] | type[Records]] = {
     "pairs-left": LeftPairs,
     "pairs-right": RightPairs,
 }
-"""What `open_source` can open."""
+"""Kinds of folders that `open_source` can open."""
+
+LIBRARIES = {"art": ArtScenes, "art-objects": HeldOutObjects, "art-sources": HeldOutSources}
+"""Kinds of files."""
 
 TOLD = ("pairs-left", "pairs-right")
 """Kinds that cannot be found out."""
@@ -107,10 +111,13 @@ def open_source(text: str) -> Source:
     kind, colon, rest = text.partition(":")
     if colon and kind in KINDS:
         return KINDS[kind](_folder(rest))
+    if colon and kind in LIBRARIES:
+        return LIBRARIES[kind](Path(rest))
     if colon and kind.replace("-", "_").isidentifier() and not Path(text).exists():
-        guess = difflib.get_close_matches(kind, KINDS, n=1)
+        kinds = [*KINDS, *LIBRARIES]
+        guess = difflib.get_close_matches(kind, kinds, n=1)
         raise ValueError(
-            f"open_source: {text}: expected KIND:PATH with one of {', '.join(KINDS)}, got {kind!r}"
+            f"open_source: {text}: expected KIND:PATH with one of {', '.join(kinds)}, got {kind!r}"
             + (f"; did you mean {guess[0]}:{rest}?" if guess else "; name one of them")
         )
     path = _folder(text)
