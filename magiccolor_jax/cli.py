@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import tyro
 
+from magiccolor_jax.recipe import Finish
+
 USAGE = """usage: magiccolor COMMAND [ARGUMENTS]
 
 Multi-instance sketch colourisation: every masked region of a line-art page takes its colours from
@@ -70,6 +72,12 @@ class ColorizeArgs:
     """ddim or dpmpp_2m."""
     recipe: str | None = None
     """paper or release; default what the model was trained for."""
+    finish: Finish | None = None
+    """network: its page, resized; lines: its colours under the sketch's own lines, at the sketch's
+    size, and what no mask marks as it was; lines_everywhere: that coloured too. Default what the
+    model was made for."""
+    layers: bool = False
+    """Also write lines, colours, each instance's flat colours and mask to NAME.layers/."""
     batch_size: int | None = None
     """Cases per launch and device at most; default 1 on CPU, 4 on accelerators."""
     precision: str | None = None
@@ -138,11 +146,11 @@ def _run_colorize(args: ColorizeArgs) -> int:
     )
     with console.status(f"loading {escape(str(args.model))}"):
         colorizer = Colorizer.from_pretrained(
-            args.model, recipe=args.recipe, precision=args.precision
+            args.model, recipe=args.recipe, precision=args.precision, finish=args.finish
         )
         model = hash_model(args.model)
     size = default_batch_size() if args.batch_size is None else args.batch_size
-    work = job.Job(names, args.out, settings, model, part, size)
+    work = job.Job(names, args.out, settings, model, part, size, args.layers)
     return 1 if job.run(colorizer, work, console) else 0
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 UncondDrop = Literal["bank", "context", "instances"]
+Finish = Literal["network", "lines", "lines_everywhere"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,9 @@ class Recipe:
     Read in data/sketches.py."""
     quantise: Literal["round", "truncate"] = "round"
     """How [-1, 1] becomes 0..255. Read in sampling/colorizer.py."""
+    finish: Finish = "network"
+    """`network`: its page, resized. `lines`: its colours under the sketch's own lines, and what no
+    mask marks as it was; `lines_everywhere` colours that too. Read in sampling/colorizer.py."""
 
     def __post_init__(self):
         hints = typing.get_type_hints(Recipe)

@@ -124,7 +124,7 @@ def read_masked(
 
 
 def write_png(
-    path: Path, pixels: UInt8[np.ndarray, "H W 3"], info: PngImagePlugin.PngInfo | None = None
+    path: Path, pixels: UInt8[np.ndarray, "H W *C"], info: PngImagePlugin.PngInfo | None = None
 ) -> None:
     """Writes a PNG atomically.
 

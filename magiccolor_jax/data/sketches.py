@@ -78,6 +78,15 @@ class Normalised(NamedTuple):
     """Whether it was drawn in light lines on a dark ground."""
 
 
+class Scanned(NamedTuple):
+    """A sketch at its own size, told apart from its paper."""
+
+    ink: Float32[np.ndarray, "H W"]
+    """0: paper, 1: as dark as the darkest lines."""
+    passes: Float32[np.ndarray, "H W 3"]
+    """Share of each colour that the lines let through, in their own colour; 1 where paper is."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SketchJitter:
     """How far a training sketch departs from the common form."""
@@ -150,6 +159,14 @@ def normalise_sketch(sketch: Picture) -> Normalised:
     return Normalised(_lines(ink), inverted)
 
 
+def scan(sketch: Picture) -> Scanned:
+    """Tells a sketch's lines from its paper, whatever they were drawn with and on."""
+    dark = WHITE - sketch if _is_inverted(cv2.cvtColor(sketch, cv2.COLOR_RGB2GRAY)) else sketch
+    ink, paper = _ink_on_paper(dark)
+    passes = np.clip(dark / (WHITE * paper[..., None]), 0, 1)
+    return Scanned(ink, np.where(ink[..., None] > 0, passes, 1).astype(np.float32))
+
+
 def jitter_sketch(lines: Grey, config: SketchJitter, rng: np.random.Generator) -> Grey:
     """A normalised sketch as another hand, pen or scanner would have left it."""
     ink = 1 - lines.astype(np.float32) / WHITE
@@ -185,17 +202,23 @@ def _is_inverted(grey: Grey) -> bool:
 
 def _ink(sketch: Picture) -> Ink:
     """How much darker than the paper each pixel is: 0 at its grain, 1 at the darkest lines."""
+    return _ink_on_paper(sketch)[0]
+
+
+def _ink_on_paper(sketch: Picture) -> tuple[Ink, Float32[np.ndarray, "H W"]]:
+    """Ink as `_ink` has it, and the paper's brightness under it."""
     # By brightness alone yellow lines would be lost, by their darkest channel alone the light blue
     # of a draft, which is not meant to be seen, would be as dark as they are.
     red, green, blue = cv2.split(sketch)
     channel, grey = cv2.min(cv2.min(red, green), blue), cv2.cvtColor(sketch, cv2.COLOR_RGB2GRAY)
     light = cv2.addWeighted(grey, 0.5 / WHITE, channel, 0.5 / WHITE, 0, dtype=cv2.CV_32F)
-    ink = 1 - light / np.maximum(_paper(light), 1 / WHITE)
+    paper = np.maximum(_paper(light), np.float32(1 / WHITE))
+    ink = 1 - light / paper
     grain = min(GRAIN * 1.48 * float(np.median(np.abs(ink[::4, ::4]))), MOST_GRAIN)
     inked = ink[ink > max(grain, LEAST_GRAIN)]
     darkest = max(float(np.quantile(inked, DARKEST)), FAINTEST) if inked.size else 1.0
     none = max(grain, LEAST_GRAIN * darkest)
-    return np.clip((ink - none) / (FULL_INK * darkest - none), 0, 1)
+    return np.clip((ink - none) / (FULL_INK * darkest - none), 0, 1), paper
 
 
 def _paper(light: Float32[np.ndarray, "H W"]) -> Float32[np.ndarray, "H W"]:

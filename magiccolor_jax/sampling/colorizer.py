@@ -3,6 +3,7 @@
 Cases are read ahead on threads, grouped by page size into batches, and come back as they are done.
 """
 
+import dataclasses
 import functools
 import time
 from collections import defaultdict
@@ -25,7 +26,8 @@ from magiccolor_jax.data.transforms import restore_page
 from magiccolor_jax.diffusion.samplers import MAX_STEPS, SAMPLERS, make_table
 from magiccolor_jax.parallel.mesh import data_mesh
 from magiccolor_jax.precision import Precision, for_inference
-from magiccolor_jax.recipe import Recipe
+from magiccolor_jax.recipe import Finish, Recipe
+from magiccolor_jax.sampling.finishing import Finished, finish
 from magiccolor_jax.sampling.pipeline import threaded_map
 from magiccolor_jax.sampling.pretrained import load_networks, load_null_contexts
 from magiccolor_jax.sampling.sampler import Sampler
@@ -79,6 +81,8 @@ class Colored(NamedTuple):
     """What was changed or left out on the way."""
     seconds: float
     """Time of its batch, shared out evenly."""
+    finished: Finished | None = None
+    """What the picture is laid from, where the recipe's `finish` lays it under the lines."""
 
 
 class Failed(NamedTuple):
@@ -89,10 +93,12 @@ class Failed(NamedTuple):
 
 
 class _Ready(NamedTuple):
-    """A case that waits for its batch; the pictures it was read from are let go."""
+    """A case that waits for its batch; pictures that it was read from are let go."""
 
     index: int
     prepared: Prepared
+    page: Case | None = None
+    """Its sketch and masks, where they are still needed."""
 
 
 class Colorizer:
@@ -112,6 +118,7 @@ class Colorizer:
         *,
         recipe: Recipe | str | dict[str, Any] | None = None,
         precision: str | None = None,
+        finish: Finish | None = None,
         mesh: Mesh | None = None,
     ) -> "Colorizer":
         """Loads a model folder (made by `magiccolor convert`).
@@ -119,6 +126,7 @@ class Colorizer:
         Args:
             recipe: overrides the one in config.json; a preset's name, or fields of it.
             precision: `float32` or `bfloat16`; default f32 on CPU, bf16 on accelerators.
+            finish: overrides the recipe's.
             mesh: devices to use; default all of this process'.
 
         Raises:
@@ -129,6 +137,8 @@ class Colorizer:
         config = read_config(directory)
         recipe = config.recipe if recipe is None else recipe
         recipe = recipe if isinstance(recipe, Recipe) else Recipe.from_json(recipe)
+        if finish is not None:
+            recipe = dataclasses.replace(recipe, finish=finish)
         chosen = for_inference(precision)
         networks = load_networks(directory, config, recipe, chosen, mesh)
         nulls = load_null_contexts(directory, config, recipe)
@@ -223,7 +233,10 @@ class Colorizer:
             prepared = make_batch(read, self.recipe, self.config.sizes, bucket=bucket, seed=seed)
         except (ValueError, OSError, MemoryError, cv2.error) as error:
             return Failed(index, error)
-        return _Ready(index, prepared)
+        if self.recipe.finish == "network":
+            return _Ready(index, prepared)
+        page = read._replace(references=(), reference_masks=(), target=None)
+        return _Ready(index, prepared, page)
 
     def _color(
         self, group: list[_Ready], settings: Settings, report: Report | None
@@ -237,8 +250,8 @@ class Colorizer:
         pixels = self._sample(batch, settings, report)
         seconds = (time.perf_counter() - started) / len(group)
         for ready, page in zip(group, pixels, strict=False):
-            picture = restore_page(_to_255(page), ready.prepared.fit)
-            yield Colored(ready.index, self._quantise(picture), ready.prepared.notes, seconds)
+            picture, finished = self._finished(_to_255(page), ready)
+            yield Colored(ready.index, picture, ready.prepared.notes, seconds, finished)
 
     def _sample(
         self, batch: Batch, settings: Settings, report: Report | None
@@ -291,6 +304,17 @@ class Colorizer:
         for at, (one, many) in zip(where, found, strict=True):
             cls[at], patches[at] = one, many
         return TokenGrid(cls, patches)
+
+    def _finished(
+        self, page: Float[np.ndarray, "h w 3"], ready: _Ready
+    ) -> tuple[UInt8[np.ndarray, "H W 3"], Finished | None]:
+        """A page at its sketch's size (recipe `finish`)."""
+        fit, case = ready.prepared.fit, ready.page
+        if case is None:
+            return self._quantise(restore_page(page, fit)), None
+        whole = self.recipe.finish == "lines_everywhere"
+        done = finish(page, case.sketch, case.sketch_masks, fit, self.recipe, whole=whole)
+        return done.picture, done
 
     def _quantise(self, picture: Float[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
         """0..255 floats -> bytes (recipe `quantise`)."""

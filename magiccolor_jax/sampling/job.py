@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from magiccolor_jax.data.cases import find_cases
 from magiccolor_jax.parallel.multihost import Share
 from magiccolor_jax.sampling.colorizer import Colored, Colorizer, Failed, Settings
+from magiccolor_jax.sampling.finishing import layers
 from magiccolor_jax.sampling.outputs import (
     Manifest,
     hash_case,
@@ -44,6 +45,8 @@ class Job(NamedTuple):
     """Identifies the weights in the pictures' metadata."""
     share: Share
     batch_size: int
+    layers: bool = False
+    """Write the parts of each page too, to NAME.layers/."""
 
 
 def name_cases(paths: Iterable[Path]) -> dict[str, Path]:
@@ -86,9 +89,14 @@ def run(colorizer: Colorizer, job: Job, console: Console) -> int:
         How many cases failed.
 
     Raises:
-        ValueError: a setting does not suit the model.
+        ValueError: a setting does not suit the model, or layers are asked of whole pages.
         OSError: the disk is full; what was done stays, and a re-run goes on from there.
     """
+    if job.layers and colorizer.recipe.finish == "network":
+        raise ValueError(
+            "layers are parts of a page that is laid under its lines: expected the recipe's finish "
+            "'lines' or 'lines_everywhere', got 'network' (--finish lines)"
+        )
     manifest = Manifest(_manifest_path(job), _about(colorizer, job))
     try:
         with _progress(console) as progress:
@@ -122,6 +130,7 @@ def _made_by(colorizer: Colorizer, job: Job) -> dict[str, Any]:
         "settings": dataclasses.asdict(job.settings),
         "recipe": colorizer.recipe.to_json(),
         "precision": jnp.dtype(colorizer.precision.dtype).name,
+        **({"layers": True} if job.layers else {}),
     }
     return json.loads(json.dumps(made_by))
 
@@ -202,6 +211,9 @@ class _Run:
             return self._fail(todo.name, result.error)
         notes = list(result.notes)
         made_by = {**todo.made_by, "notes": notes}
+        if self.job.layers and result.finished is not None:
+            for name, layer in layers(result.finished).items():
+                write_picture(self.job.out / f"{todo.name}.layers" / f"{name}.png", layer, made_by)
         write_picture(self._picture_path(todo.name), result.picture, made_by)
         seconds = round(result.seconds, 3)
         self._note(todo.name, "colored", output=f"{todo.name}.png", notes=notes, seconds=seconds)

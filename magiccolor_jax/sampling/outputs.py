@@ -73,7 +73,11 @@ def hash_model(directory: Path) -> str:
     return digest.hexdigest()
 
 
-def write_picture(path: Path, picture: UInt8[np.ndarray, "H W 3"], made_by: dict[str, Any]) -> None:
+def write_picture(
+    path: Path,
+    picture: UInt8[np.ndarray, "H W *C"],
+    made_by: dict[str, Any],
+) -> None:
     """Writes a PNG atomically, with `made_by` in its metadata."""
     info = PngImagePlugin.PngInfo()
     info.add_itxt(METADATA_KEY, json.dumps(made_by, sort_keys=True))

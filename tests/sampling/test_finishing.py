@@ -1,0 +1,165 @@
+"""Colours under the sketch's own lines."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from oracles.case_folders import save
+from PIL import Image
+
+from magiccolor_jax import cli
+from magiccolor_jax.data.transforms import fit_page, place
+from magiccolor_jax.recipe import Recipe
+from magiccolor_jax.sampling.finishing import finish, layers
+from magiccolor_jax.types import Sizes
+
+HEIGHT, WIDTH = 600, 800
+RECIPE = Recipe.paper()
+FIT = fit_page((HEIGHT, WIDTH), RECIPE, Sizes(page=128, canvas=128, reference=112, clip=32))
+LEFT, RIGHT, GREEN = (210, 60, 50), (60, 80, 200), (90, 170, 90)
+
+
+def drawing():
+    """Two boxes side by side, one line between them, and one of another colour to the right."""
+    sketch = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
+    target = sketch.copy()
+    boxes = {LEFT: (100, 150, 300, 450), RIGHT: (300, 150, 500, 450), GREEN: (560, 150, 700, 450)}
+    for color, (left, top, right, bottom) in boxes.items():
+        cv2.rectangle(target, (left, top), (right, bottom), color, -1)
+        cv2.rectangle(sketch, (left, top), (right, bottom), (0, 0, 0), 3, cv2.LINE_AA)
+    masks = np.zeros((2, HEIGHT, WIDTH), np.uint8)
+    masks[0, 150:451, 100:501] = 255
+    masks[1, 150:451, 560:701] = 255
+    return sketch, target, list(masks)
+
+
+def network_page(target, sketch):
+    """What a network that is right makes of it: small, its lines grey, blurred and noisy."""
+    lined = np.minimum(target, sketch)
+    page = cv2.GaussianBlur(place(lined, FIT, 255), (0, 0), 0.8)
+    return page + np.random.default_rng(0).normal(0, 3, page.shape).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def done():
+    sketch, target, masks = drawing()
+    return finish(network_page(target, sketch), sketch, masks, FIT, RECIPE)
+
+
+def test_colours_are_whole_up_to_the_lines(done):
+    """The two boxes share a mask: the line alone parts them."""
+    _, target, masks = drawing()
+    inside = np.zeros((HEIGHT, WIDTH), bool)
+    for left, right in ((104, 296), (305, 496), (564, 696)):  # two pixels from the lines' edges
+        inside[155:446, left:right] = True
+    error = np.abs(done.colors.astype(int) - target)[inside]
+    assert error.max() <= 20 and error.mean() < 3
+    blurred = cv2.resize(network_page(target, drawing()[0])[FIT.placed.slices], (WIDTH, HEIGHT))
+    assert np.abs(blurred - target)[inside].max() > 100
+
+
+def test_lines_are_the_sketchs_own(done):
+    sketch, _, masks = drawing()
+    black = (sketch == 0).all(axis=2)
+    assert not done.picture[black].any() and black.sum() > 1000
+    np.testing.assert_allclose(done.ink[black], 1)
+    marked = np.any(np.array(masks) > 0, axis=0)
+    np.testing.assert_array_equal(done.picture[~marked], sketch[~marked])
+    share = done.picture[marked] / np.maximum(done.colors[marked], 1)
+    assert np.abs(share - sketch[marked] / 255).max() < 0.02
+
+
+def test_everywhere_means_the_ground_too():
+    sketch, target, masks = drawing()
+    target[:100] = (250, 240, 200)
+    page = network_page(target, sketch)
+    kept = finish(page, sketch, masks, FIT, RECIPE).picture[20, 20]
+    whole = finish(page, sketch, masks, FIT, RECIPE, whole=True).picture[20, 20]
+    assert (kept == 255).all() and np.abs(whole.astype(int) - (250, 240, 200)).max() <= 6
+    no_masks = finish(page, sketch, [], FIT, RECIPE).picture[20, 20]
+    assert (no_masks == whole).all()
+
+
+@pytest.mark.parametrize("kind", ["chalk", "grey paper", "red pencil"])
+def test_whatever_it_was_drawn_with(kind):
+    """Chalk becomes black lines; grey paper takes the whole colour; a red line stays red."""
+    sketch, target, masks = drawing()
+    drawn = {
+        "chalk": 255 - sketch,
+        "grey paper": (sketch * 0.8).astype(np.uint8),
+        "red pencil": np.maximum(sketch, np.uint8([200, 0, 0])),
+    }[kind]
+    done = finish(network_page(target, sketch), drawn, masks, FIT, RECIPE)
+    assert np.abs(done.picture[300, 200].astype(int) - LEFT).max() <= 8
+    line = done.picture[300, 300]
+    assert (line[0] > 60 and line[1] < 10) if kind == "red pencil" else line.max() < 10
+
+
+def test_layers_make_up_the_page(done):
+    parts = layers(done)
+    assert list(parts) == ["lines", "colors", "flat_1", "mask_1", "flat_2", "mask_2"]
+    masks = np.array(drawing()[2])
+    for number in (1, 2):
+        np.testing.assert_array_equal(parts[f"mask_{number}"], masks[number - 1])
+        flat = parts[f"flat_{number}"]
+        np.testing.assert_array_equal(flat[..., 3], masks[number - 1])
+    page = Image.new("RGBA", (WIDTH, HEIGHT), "white")
+    for name in ("flat_1", "flat_2", "lines"):
+        page.alpha_composite(Image.fromarray(parts[name]))
+    marked = masks.any(axis=0)
+    laid = np.asarray(page)[..., :3].astype(int)
+    solid = marked & ((done.ink == 0) | (done.ink == 1))
+    assert np.abs(laid - done.picture)[solid].max() <= 2
+
+
+def test_higher_numbers_own_what_two_masks_mark():
+    sketch, target, masks = drawing()
+    masks[1][150:451, 450:501] = 255
+    done = finish(network_page(target, sketch), sketch, masks, FIT, RECIPE)
+    assert done.owner[300, 470] == 2 and done.owner[300, 400] == 1
+
+
+@pytest.mark.parametrize("scale", [0.05, 1.0])
+def test_any_size(scale):
+    """Smaller than the network's page, and of its own size."""
+    sketch, target, masks = drawing()
+    size = (round(WIDTH * scale * 0.16), round(HEIGHT * scale * 0.16))
+    small = [cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in (sketch, target, *masks)]
+    fit = fit_page(small[0].shape[:2], RECIPE, Sizes(page=128, canvas=128, reference=112, clip=32))
+    page = place(small[1], fit, 255)
+    done = finish(page, small[0], small[2:], fit, RECIPE)
+    assert done.picture.shape == small[0].shape and np.isfinite(done.ink).all()
+
+
+@pytest.fixture
+def case(tmp_path):
+    sketch, target, masks = drawing()
+    save(tmp_path / "case/sketch.png", sketch)
+    for number, mask in enumerate(masks, 1):
+        save(tmp_path / f"case/sketch_masks/{number}.png", mask)
+        save(tmp_path / f"case/references/{number}.png", target[150:450, 100:500])
+    return tmp_path / "case"
+
+
+def colorize(case, model, out, *words):
+    given = [case, "--model", model, "--out", out, "--steps", 1, *words]
+    return cli.run(["colorize", *map(str, given), "--compilation-cache", str(out.parent / "cache")])
+
+
+def test_layers_from_the_command_line(case, nano_model, tmp_path, capsys, compile_quickly):
+    out = tmp_path / "out"
+    assert colorize(case, nano_model, out, "--layers") == 1
+    assert "--finish lines" in capsys.readouterr().err
+    assert colorize(case, nano_model, out, "--finish", "lines") == 0
+    assert not (out / "case.layers").exists()
+    assert colorize(case, nano_model, out, "--finish", "lines", "--layers") == 0
+    assert sorted(p.stem for p in (out / "case.layers").iterdir()) == sorted(
+        ["lines", "colors", "flat_1", "mask_1", "flat_2", "mask_2"]
+    )
+    page = np.asarray(Image.open(out / "case.png"))
+    sketch = drawing()[0]
+    np.testing.assert_array_equal(page[:140], sketch[:140])
+    assert json.loads((out / "manifest.json").read_text())["recipe"]["finish"] == "lines"
+    assert colorize(case, nano_model, out, "--finish", "lines", "--layers") == 0
+    assert "0 coloured, 1 done before" in capsys.readouterr().err
