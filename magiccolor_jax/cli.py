@@ -198,6 +198,22 @@ def _evaluate(rest: list[str]) -> int:
     return _told("magiccolor evaluate", args.out, run)
 
 
+def _segment(rest: list[str]) -> int:
+    from magiccolor_jax.prepare.arguments import SegmentArgs
+
+    args = tyro.cli(SegmentArgs, prog="magiccolor segment", args=rest)
+
+    def run() -> int:
+        import jax
+
+        from magiccolor_jax.prepare import segmenting
+
+        jax.config.update("jax_compilation_cache_dir", str(args.compilation_cache.expanduser()))
+        return 1 if segmenting.run(args, _console()) else 0
+
+    return _told("magiccolor segment", args.out, run)
+
+
 def _complain(text: str, who: str = "magiccolor") -> int:
     """Prints an error that the user can mend; a traceback would only hide it."""
     print(f"{who}: {text}", file=sys.stderr)
@@ -215,5 +231,6 @@ COMMANDS = {
     "colorize": Command("case folders and a model -> coloured pictures", _colorize),
     "train": Command("one stage of the training, from a preset", _train),
     "evaluate": Command("coloured pages -> numbers beside baselines, one report", _evaluate),
+    "segment": Command("pictures -> masks of their instances", _segment),
     "convert": Command("PyTorch checkpoints <-> JAX model folders", _convert),
 }

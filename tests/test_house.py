@@ -35,6 +35,7 @@ ORDER = [
     "parallel",
     "checkpoint",
     "sampling",
+    "prepare",
     "evaluation",
     "training",
     "serve",

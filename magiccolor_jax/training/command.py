@@ -13,6 +13,7 @@ import tyro
 from rich.console import Console
 
 from magiccolor_jax.parallel.multihost import Distributed, connect
+from magiccolor_jax.training.autoencoder import AutoencoderConfig, AutoencoderTraining
 from magiccolor_jax.training.config import TrainConfig
 from magiccolor_jax.training.loop import FAILED, Training
 from magiccolor_jax.training.presets import load_preset
@@ -40,6 +41,19 @@ class TrainArgs(TrainConfig):
     """Where compiled programs are kept between runs."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderArgs(AutoencoderConfig):
+    """Train the autoencoder, where no pretrained one is at hand.
+
+    The run's folder gets checkpoints/, metrics.jsonl, TensorBoard events, previews/ and, at the
+    end, model/ with the autoencoder. The same command goes on where an earlier one ended. Exit code
+    0: done, 1: failed, 75: preempted, run it again.
+    """
+
+    compilation_cache: Path = Path("~/.cache/magiccolor_jax/compiled")
+    """Where compiled programs are kept between runs."""
+
+
 def main(arguments: Sequence[str]) -> int:
     """Runs the command.
 
@@ -51,13 +65,14 @@ def main(arguments: Sequence[str]) -> int:
     """
     try:
         preset = _with(load_preset(arguments[0]))
+        kind = type(preset)
     except (ValueError, OSError, TypeError) as error:
         print(f"magiccolor train: {arguments[0]}: {error}", file=sys.stderr)
         return 2
     prog = f"magiccolor train {arguments[0]}"
-    args = tyro.cli(TrainArgs, prog=prog, default=preset, args=list(arguments[1:]))
+    args = tyro.cli(kind, prog=prog, default=preset, args=list(arguments[1:]))
     try:
-        return _run(args)
+        return _run(args) if isinstance(args, TrainArgs) else _run_autoencoder(args)
     except (ValueError, OSError) as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         return _complain(_full(args) if full else str(error))
@@ -71,19 +86,33 @@ def main(arguments: Sequence[str]) -> int:
         )
 
 
-def _with(preset: dict[str, Any]) -> TrainArgs:
-    """A preset's settings; what it leaves open must be given."""
-    open_fields: dict[str, Any] = {"out": Path(), "init": Path()}
-    args = TrainArgs(**(open_fields | preset))
+def _with(preset: dict[str, Any]) -> TrainArgs | AutoencoderArgs:
+    """A preset's settings; what it leaves open must be given. One that has a `network` is an
+    autoencoder's."""
+    if "network" in preset:
+        kind, open_fields = AutoencoderArgs, {"out": Path(), "sources": ()}
+    else:
+        kind, open_fields = TrainArgs, {"out": Path(), "init": Path()}
+    args = kind(**(open_fields | preset))
     for name in open_fields.keys() - preset.keys():
         object.__setattr__(args, name, tyro.MISSING)  # tyro's mark is no Path
     return args
 
 
+def _run_autoencoder(args: AutoencoderArgs) -> int:
+    _keep_programs(args.compilation_cache)
+    console = Console(stderr=True)
+    console.print(f"autoencoder on {jax.local_devices()[0].device_kind}")
+    return AutoencoderTraining(args, console).run()
+
+
+def _keep_programs(folder: Path) -> None:
+    jax.config.update("jax_compilation_cache_dir", str(folder.expanduser()))
+
+
 def _run(args: TrainArgs) -> int:
     connect(args.distributed)
-    cache = str(args.compilation_cache.expanduser())
-    jax.config.update("jax_compilation_cache_dir", cache)
+    _keep_programs(args.compilation_cache)
     console = Console(stderr=True, quiet=jax.process_index() > 0)
     kind = jax.devices()[0].device_kind
     console.print(
@@ -97,7 +126,7 @@ def _run(args: TrainArgs) -> int:
     return Training(plan_training(args), console).run()
 
 
-def _full(args: TrainConfig) -> str:
+def _full(args: TrainArgs | AutoencoderArgs) -> str:
     return (
         f"{args.out}: the disk is full; the last whole checkpoint is safe: make room (fewer with "
         "--save.keep), the same command goes on"

@@ -33,7 +33,8 @@ def load_preset(name: str) -> dict[str, Any]:
 
 def preset_names() -> list[str]:
     """Names of the presets that came with the package."""
-    return presets.names_in(PRESETS)
+    tiny = [f"tiny/{name}" for name in presets.names_in(PRESETS / "tiny")]
+    return presets.names_in(PRESETS) + tiny
 
 
 def usage() -> str:

@@ -1,0 +1,17 @@
+"""The tiny model's autoencoder: 256 px pages of composed drawings -> 32 x 32 latents.
+
+Reproduces: the first part of the embedded default model, trained on openly licensed art.
+Command: magiccolor train tiny/autoencoder --out runs/tiny/autoencoder --sources art:ART.npz
+Expected: not measured yet.
+"""
+
+from magiccolor_jax.encoders.vae import VAEConfig
+
+CONFIG = {
+    "network": VAEConfig(
+        channels=(16, 16, 32, 64), layers=1, latent_channels=16, groups=8, scaling_factor=1.0
+    ),
+    "crop": 64,
+    "batch": 16,
+    "steps": 20_000,
+}

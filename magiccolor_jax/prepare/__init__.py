@@ -1,0 +1,1 @@
+"""From raw pictures to masks, line art and training records."""

@@ -1,0 +1,314 @@
+"""Trains the KL autoencoder from nothing, where no pretrained one is at hand.
+
+It learns from crops of the scenes' pages and of their references. The run's folder is that of any
+training; at the end it also holds `model/`, a model folder with the autoencoder alone, whose
+scaling factor gives latents of deviation 1.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import SingleDeviceSharding
+from jaxtyping import Array, Float, UInt8
+from rich.console import Console
+
+from magiccolor_jax.checkpoint import ModelConfig, save_network, write_config
+from magiccolor_jax.data.listing import digest
+from magiccolor_jax.data.pictures import write_png
+from magiccolor_jax.data.scenes import Source
+from magiccolor_jax.data.sources import Concatenation, open_source
+from magiccolor_jax.data.transforms import WHITE, resize
+from magiccolor_jax.encoders.vae import VAE, VAEConfig
+from magiccolor_jax.files import atomic_directory
+from magiccolor_jax.nn.abstract import abstract
+from magiccolor_jax.training.checkpoints import Checkpoints, Position
+from magiccolor_jax.training.config import SaveConfig
+from magiccolor_jax.training.folder import claimed
+from magiccolor_jax.training.optim import OptimConfig, make_optimizer
+from magiccolor_jax.training.parameters import Layout, Parameters
+from magiccolor_jax.training.preview import tile
+from magiccolor_jax.training.reports import Averages, Clock, Reporter, memory_gb
+from magiccolor_jax.training.step import TrainState
+from magiccolor_jax.training.stopping import PreemptedError, Stop
+from magiccolor_jax.types import Sizes
+
+DONE, PREEMPTED = 0, 75
+
+CROPS = 3
+"""Begins the seeds of crops."""
+
+LARGEST = 1.5
+"""Largest picture that crops are cut from, in pages: references are drawn larger than they are
+shown."""
+
+PREVIEWED = 6
+"""Crops on a preview."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig:
+    """Train the autoencoder."""
+
+    out: Path
+    """Folder of this run."""
+    sources: tuple[str, ...]
+    """KIND:FOLDER each, or art:FILE, as a training's `data.sources`."""
+    network: VAEConfig
+    """Its sizes; the scaling factor is measured."""
+    crop: int = 64
+    """Side in pixels of what a step sees; a multiple of the network's reduction."""
+    page: int = 256
+    """Longest side at which pages are shown."""
+    batch: int = 16
+    """Crops per step."""
+    steps: int = 20_000
+    """Length of the training."""
+    seed: int = 0
+    """Of everything random."""
+    kl: float = 1e-4
+    """Weight of the latents' divergence from standard noise."""
+    slope: float = 0.5
+    """Weight of the error of neighbours' differences: edges stay where they are."""
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(
+            lr=2e-3, warmup=100, schedule="cosine", weight_decay=0.0
+        )
+    )
+    """The optimiser."""
+    average: float = 0.999
+    """Decay of the moving average, which is what is kept."""
+    save: SaveConfig = field(default_factory=SaveConfig)
+    """Checkpoints."""
+    every: int = 100
+    """Steps between lines of progress."""
+    preview_every: int = 2000
+    """Steps between preview pictures."""
+    threads: int = 2
+    """Threads that cut crops."""
+
+    def __post_init__(self):
+        if self.crop % self.network.reduction:
+            raise ValueError(
+                f"AutoencoderConfig: crop must be a multiple of {self.network.reduction}, "
+                f"got {self.crop}"
+            )
+
+
+class Crops(NamedTuple):
+    """Number of a crop -> the crop: what Grain's threads run."""
+
+    source: Source
+    config: AutoencoderConfig
+
+    def __call__(self, number: int) -> UInt8[np.ndarray, "S S 3"]:
+        """A part of a page, or of a picture of one of its instances."""
+        rng = np.random.default_rng([CROPS, self.config.seed, number])
+        scene = self.source[int(rng.integers(len(self.source)))]
+        views = [view.picture for views in scene.views for view in views]
+        shown = [scene.target, *views]
+        # As often a page as a reference, whatever their numbers.
+        which = 0 if rng.random() < 0.5 else int(rng.integers(len(shown)))
+        longest = float(self.config.page)
+        if which:
+            longest *= LARGEST * rng.uniform(0.5, 1.0)
+        return _crop(shown[which], longest, self.config.crop, rng)
+
+
+def _crop(
+    picture: UInt8[np.ndarray, "H W 3"], longest: float, side: int, rng: np.random.Generator
+) -> UInt8[np.ndarray, "S S 3"]:
+    """A square of a picture whose longest side is brought to that many pixels at most."""
+    height, width = picture.shape[:2]
+    scale = min(1.0, longest / max(height, width))
+    size = [max(round(length * scale), 1) for length in (height, width)]
+    small = np.rint(resize(picture, *size)).astype(np.uint8)
+    missing = [max(side - length, 0) for length in size]
+    around = [(m // 2, m - m // 2) for m in missing]
+    small = np.pad(small, (*around, (0, 0)), constant_values=WHITE)
+    top, left = (int(rng.integers(length - side + 1)) for length in small.shape[:2])
+    return np.ascontiguousarray(small[top : top + side, left : left + side])
+
+
+def objective(
+    cfg: AutoencoderConfig, model: VAE, pixels: Float[Array, "B S S 3"], key: Array
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """Errors of colour and of edges, and a little of the divergence (arXiv:1312.6114)."""
+    posterior = model.encode(pixels)
+    noise = jax.random.normal(key, posterior.mean.shape)
+    latents = posterior.sample(noise)
+    gap = model.decode(latents) - pixels
+    error = jnp.mean(jnp.square(gap))
+    slopes = [jnp.mean(jnp.abs(jnp.diff(gap, axis=axis))) for axis in (1, 2)]
+    variance = jnp.square(posterior.std)
+    divergence = 0.5 * jnp.mean(jnp.square(posterior.mean) + variance - 1 - jnp.log(variance))
+    loss = error + jnp.mean(jnp.abs(gap)) + cfg.slope * sum(slopes) + cfg.kl * divergence
+    return loss, {
+        "loss": loss,
+        "psnr": 10 * jnp.log10(4 / error),  # pixels span 2
+        "divergence": divergence,
+        "spread": jnp.std(latents),
+    }
+
+
+class AutoencoderTraining:
+    """One run, from its start or its last checkpoint to its end."""
+
+    def __init__(self, config: AutoencoderConfig, console: Console):
+        """Raises ValueError or CaseError where a source cannot be opened."""
+        self.config, self.console = config, console
+        self.source = Concatenation([open_source(text) for text in config.sources])
+        sizes = dataclasses.replace(config.network, scaling_factor=1.0)
+        self.layout = Layout(abstract(VAE, sizes))
+        self.first = lambda: self.layout.take(VAE(sizes, rngs=nnx.Rngs(config.seed)))
+        self.optimizer = make_optimizer(
+            config.optim, jax.eval_shape(self.first).keys(), config.steps
+        )
+        self.step = jax.jit(self._step, donate_argnums=0)
+        self.rebuild = jax.jit(self._rebuild)
+        fields = (config.seed, config.crop, config.page, config.batch)
+        self.plan = digest([self.source.fingerprint(), *fields])
+
+    def run(self) -> int:
+        """Trains to the end; returns the exit code.
+
+        Raises:
+            ValueError, OSError: a checkpoint does not fit, or the disk is full.
+        """
+        self.config.out.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as held, Stop().listening() as stop:
+            held.enter_context(claimed(self.config.out))
+            try:
+                self.checkpoints = Checkpoints(self.config.out / "checkpoints", self.config.save)
+                state, position = self._begin()
+                stop.saves = True
+            except PreemptedError:
+                return PREEMPTED
+            try:
+                return self._train(state, position, stop)
+            finally:
+                self.checkpoints.close()
+
+    def _begin(self) -> tuple[TrainState, Position]:
+        shapes = jax.eval_shape(self._first_state)
+        newest = self.checkpoints.latest()
+        if newest is None:
+            return jax.jit(self._first_state)(), Position(0, self.plan)
+        here = SingleDeviceSharding(jax.devices()[0])
+        places = jax.tree.map(lambda _: here, shapes)
+        state, position = self.checkpoints.restore(newest, shapes, places)
+        if position.plan != self.plan:
+            raise ValueError(
+                f"{self.config.out}: a run goes on with the data that it began with; restore the "
+                "sources, seed, crop, page and batch, or choose another --out"
+            )
+        return state, position
+
+    def _first_state(self) -> TrainState:
+        values = self.first()
+        return TrainState(jnp.zeros((), jnp.int32), values, self.optimizer.init(values), values)
+
+    def _train(self, state: TrainState, position: Position, stop: Stop) -> int:
+        config, begun = self.config, position.step
+        averages, clock = Averages(), Clock()
+        with Reporter(config.out, self.console, begun, config.steps) as reporter:
+            for finished, pixels in enumerate(self._batches(begun), begun + 1):
+                if finished == begun + 1:
+                    with reporter.doing("compiling"), clock.pause():
+                        state, metrics = self.step(state, pixels)
+                        jax.block_until_ready(metrics)
+                else:
+                    state, metrics = self.step(state, pixels)
+                    clock.tick()
+                averages.add(finished, metrics)
+                reporter.advance(finished)
+                if finished % config.every == 0 or finished == config.steps:
+                    self._report(reporter, finished, averages, clock)
+                last = stop.asked or finished == config.steps
+                with clock.pause():
+                    if finished % config.preview_every == 0 or finished == config.steps:
+                        self._preview(finished, state, pixels)
+                    if last or finished % config.save.every == 0:
+                        self.checkpoints.save(
+                            state, Position(finished, self.plan), averages.take_loss()
+                        )
+                if stop.asked and finished < config.steps:
+                    reporter.say(f"stopped after step {finished}; the same command goes on")
+                    return PREEMPTED
+        self.checkpoints.wait()
+        self._export(state)
+        return DONE
+
+    def _report(self, reporter: Reporter, finished: int, averages: Averages, clock: Clock) -> None:
+        values = averages.take()
+        if lap := clock.lap():
+            left = lap.seconds * (self.config.steps - finished)
+            values |= {"step_seconds": lap.seconds, "seconds_left": left}
+        reporter.scalars(finished, values | {"memory_gb": memory_gb()})
+
+    def _batches(self, begun: int) -> Iterator[UInt8[np.ndarray, "B S S 3"]]:
+        """The crops of each step that is left, cut ahead."""
+        config = self.config
+        numbers = range(begun * config.batch, config.steps * config.batch)
+        data = grain.MapDataset.range(numbers.start, numbers.stop)
+        data = data.map(Crops(self.source, config)).batch(config.batch)
+        return iter(data.to_iter_dataset(grain.ReadOptions(num_threads=config.threads)))
+
+    def _step(self, state: TrainState, pixels: UInt8[Array | np.ndarray, "B S S 3"]):
+        key = jax.random.fold_in(jax.random.key(self.config.seed), state.step)
+        shown = signed(pixels)
+
+        def loss(values: Parameters):
+            return objective(self.config, self.layout.build(values), shown, key)
+
+        slope, metrics = jax.grad(loss, has_aux=True)(state.trainable)
+        updates, moments = self.optimizer.update(slope, state.optimizer, state.trainable)
+        values: Any = optax.apply_updates(state.trainable, updates)
+        decay = jnp.minimum(self.config.average, (1 + state.step) / (10 + state.step))
+        average = jax.tree.map(lambda x, y: decay * x + (1 - decay) * y, state.average, values)
+        metrics |= {"grad_norm": optax.tree.norm(slope)}
+        return TrainState(state.step + 1, values, moments, average), metrics
+
+    def _rebuild(self, values: Parameters, pixels: UInt8[Array | np.ndarray, "B S S 3"]):
+        """Crops after the latents' means, and the deviation of these."""
+        model = self.layout.build(values)
+        latents = model.encode(signed(pixels)).mean
+        return model.decode(latents), jnp.std(latents)
+
+    def _preview(
+        self, finished: int, state: TrainState, pixels: UInt8[np.ndarray, "B S S 3"]
+    ) -> None:
+        """Crops, and what becomes of them."""
+        shown = pixels[:PREVIEWED]
+        made, _ = self.rebuild(state.average, shown)
+        rows = [list(np.asarray(signed(shown))), list(np.asarray(made))]
+        write_png(self.config.out / "previews" / f"{finished:07}.png", tile(rows))
+
+    def _export(self, state: TrainState) -> None:
+        """Writes the averaged network as a model folder."""
+        folder, config = self.config.out / "model", self.config
+        if folder.exists():
+            return
+        held_out = range(config.steps * config.batch, (config.steps + 8) * config.batch)
+        pixels = np.stack([Crops(self.source, config)(number) for number in held_out])
+        _, spread = self.rebuild(state.average, pixels)
+        sizes = dataclasses.replace(config.network, scaling_factor=1 / float(spread))
+        assert state.average is not None, "always kept"
+        with atomic_directory(folder) as new:
+            save_network(new / "vae.safetensors", self.layout.build(state.average))
+            write_config(new, ModelConfig(networks={"vae": sizes}, sizes=Sizes(page=config.page)))
+        self.console.print(f"-> {folder}", markup=False, soft_wrap=True)
+
+
+def signed(pixels: UInt8[Array | np.ndarray, "*s 3"]) -> Float[Array, "*s 3"]:
+    """0..255 -> [-1, 1]."""
+    return jnp.asarray(pixels, jnp.float32) / 127.5 - 1

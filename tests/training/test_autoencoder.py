@@ -1,0 +1,138 @@
+"""The autoencoder's training: resumed exactly, learning, and written as a model folder."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracles.art_library import write_library
+from rich.console import Console
+
+from magiccolor_jax import cli
+from magiccolor_jax.checkpoint import load_network, read_config
+from magiccolor_jax.encoders.vae import VAEConfig
+from magiccolor_jax.training import autoencoder as training
+from magiccolor_jax.training.autoencoder import (
+    AutoencoderConfig,
+    AutoencoderTraining,
+    Crops,
+    objective,
+    signed,
+)
+from magiccolor_jax.training.config import SaveConfig
+
+QUIET = Console(quiet=True)
+
+NETWORK = VAEConfig.nano(scaling_factor=1.0)
+
+
+@pytest.fixture(scope="module")
+def art(tmp_path_factory):
+    return f"art:{write_library(tmp_path_factory.mktemp('art') / 'art.npz')}"
+
+
+def config(art, out, **changes):
+    fields = {"crop": 16, "page": 48, "batch": 2, "steps": 6, "every": 1, "preview_every": 3}
+    fields["save"] = SaveConfig(every=3)
+    return AutoencoderConfig(out=out, sources=(art,), network=NETWORK, **(fields | changes))
+
+
+def losses(run):
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines]
+
+
+@pytest.fixture(scope="module")
+def run(art, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    assert AutoencoderTraining(config(art, out), QUIET).run() == 0
+    return out
+
+
+def test_a_run_leaves_a_model(run):
+    folder = run / "model"
+    (sizes,) = read_config(folder).networks.values()
+    network = load_network(folder, "vae", sizes)
+    assert {path.name for path in (run / "previews").iterdir()} == {"0000003.png", "0000006.png"}
+    pixels = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)
+    spread = float(jnp.std(network.encode(jnp.asarray(pixels)).mean))
+    assert 0.1 < spread < 10 and sizes.scaling_factor != 1.0
+
+
+def test_latents_of_what_it_sees_have_deviation_one(art, run):
+    sizes = read_config(run / "model").networks["vae"]
+    network = load_network(run / "model", "vae", sizes)
+    crops = Crops(AutoencoderTraining(config(art, run), QUIET).source, config(art, run))
+    pixels = signed(np.stack([crops(number) for number in range(12, 28)]))
+    assert float(jnp.std(network.encode(pixels).mean)) == pytest.approx(1, rel=1e-4)
+
+
+def test_stopped_and_gone_on_it_is_the_same(art, run, tmp_path, monkeypatch):
+    out, preview = tmp_path / "stopped", AutoencoderTraining._preview
+
+    class Stopped(training.Stop):
+        def __init__(self):
+            super().__init__()
+            stops.append(self)
+
+    def stopping(self, finished, *rest):
+        preview(self, finished, *rest)
+        stops[-1].asked = finished == 3
+
+    stops = []
+    monkeypatch.setattr(training, "Stop", Stopped)
+    monkeypatch.setattr(AutoencoderTraining, "_preview", stopping)
+    assert AutoencoderTraining(config(art, out), QUIET).run() == 75
+    assert len(losses(out)) == 3
+    assert AutoencoderTraining(config(art, out), QUIET).run() == 0
+    assert losses(out) == losses(run)
+
+
+def test_other_data_are_refused(art, run):
+    with pytest.raises(ValueError, match="goes on with the data that it began with"):
+        AutoencoderTraining(config(art, run, seed=1), QUIET).run()
+
+
+def test_crops_are_functions_of_their_number(art, tmp_path):
+    source = AutoencoderTraining(config(art, tmp_path), QUIET).source
+    crops = Crops(source, config(art, tmp_path))
+    np.testing.assert_array_equal(crops(5), crops(5))
+    shown = [crops(number) for number in range(40)]
+    assert {crop.shape for crop in shown} == {(16, 16, 3)}
+    assert sum(crop.std() > 5 for crop in shown) > 10 and np.any(shown[0] != shown[1])
+    large = Crops(source, config(art, tmp_path, crop=96))
+    assert large(0).shape == (96, 96, 3) and (large(0)[0] == 255).all()
+
+
+def test_every_term_counts(art, tmp_path):
+    started = AutoencoderTraining(config(art, tmp_path), QUIET)
+    model = started.layout.build(started.first())
+    pixels = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 16, 16, 3)), jnp.float32)
+    key = jnp.zeros(2, jnp.uint32)
+
+    def loss(**changes):
+        return float(objective(config(art, tmp_path, **changes), model, pixels, key)[0])
+
+    assert loss(kl=0.0, slope=0.0) < loss(kl=0.0) < loss(kl=1.0)
+
+
+def test_the_command(art, tmp_path, capsys):
+    words = ["train", "tiny/autoencoder", "--out", tmp_path / "run", "--sources", art]
+    words += ["--steps", 2, "--batch", 1, "--crop", 16, "--page", 48, "--every", 1]
+    words += ["--compilation-cache", tmp_path / "cache"]
+    assert cli.run(list(map(str, words))) == 0
+    assert (tmp_path / "run/model/vae.safetensors").is_file()
+    assert "step 2" in capsys.readouterr().err
+    assert cli.run(["train", "--help"]) == 0
+    assert "tiny/autoencoder" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="crop must be a multiple of 8"):
+        config(art, tmp_path, crop=20)
+
+
+@pytest.mark.slow
+def test_it_learns(art, tmp_path):
+    made = config(art, tmp_path / "run", steps=400, batch=8, every=50, preview_every=400)
+    assert AutoencoderTraining(made, QUIET).run() == 0
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    first, *_, last = (json.loads(line)["psnr"] for line in lines)
+    assert last > first + 5 and last > 16
