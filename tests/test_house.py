@@ -34,6 +34,7 @@ ORDER = [
     "losses",
     "parallel",
     "checkpoint",
+    "tiny",
     "sampling",
     "prepare",
     "evaluation",

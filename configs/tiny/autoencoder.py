@@ -5,12 +5,11 @@ Command: magiccolor train tiny/autoencoder --out runs/tiny/autoencoder --sources
 Expected: not measured yet.
 """
 
-from magiccolor_jax.encoders.vae import VAEConfig
+from magiccolor_jax import tiny
 
 CONFIG = {
-    "network": VAEConfig(
-        channels=(16, 16, 32, 64), layers=1, latent_channels=16, groups=8, scaling_factor=1.0
-    ),
+    "network": tiny.AUTOENCODER,
+    "page": tiny.SIZES.page,
     "crop": 64,
     "batch": 16,
     "steps": 20_000,

@@ -284,7 +284,7 @@ def _paint(canvas: Canvas, layer: Layer, number: int, rng: np.random.Generator) 
     canvas.owner[where][alpha > 0.5] = number
 
 
-Box = tuple[slice, slice]
+Box = tuple[slice, ...]
 
 
 def _free_place(

@@ -139,7 +139,8 @@ class Cutter:
             config = read_config(args.model).networks.get("sam")
             if config is None:
                 raise ValueError(f"{args.model}: expected a folder with SAM (sam.safetensors)")
-            self.predictor = Predictor(load_network(args.model, "sam", config))
+            network: Any = load_network(args.model, "sam", config)
+            self.predictor = Predictor(network)
             self.model = hash_model(args.model)
 
     @property

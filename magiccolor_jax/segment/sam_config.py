@@ -278,6 +278,7 @@ def infer_config(shapes: Mapping[str, tuple[int, ...]]) -> SAMConfig:
     windows = {side for side in sides if side != grid}
     if len(windows) > 1:
         raise ValueError(f"expected windows of one size, got {sorted(windows)} patches")
+    window: dict[str, Any] = {"window": windows.pop()} if windows else {}
     return SAMConfig(
         width=width,
         depth=depth,
@@ -290,7 +291,7 @@ def infer_config(shapes: Mapping[str, tuple[int, ...]]) -> SAMConfig:
         mask_channels=downscaling[0],
         decoder_depth=_count(shapes, decoder, "layers"),
         decoder_width=decoder_mlp[0],
-        **({"window": windows.pop()} if windows else {}),
+        **window,
     )
 
 

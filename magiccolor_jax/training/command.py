@@ -90,7 +90,8 @@ def _with(preset: dict[str, Any]) -> TrainArgs | AutoencoderArgs:
     """A preset's settings; what it leaves open must be given. One that has a `network` is an
     autoencoder's."""
     if "network" in preset:
-        kind, open_fields = AutoencoderArgs, {"out": Path(), "sources": ()}
+        kind: Any = AutoencoderArgs
+        open_fields: dict[str, Any] = {"out": Path(), "sources": ()}
     else:
         kind, open_fields = TrainArgs, {"out": Path(), "init": Path()}
     args = kind(**(open_fields | preset))

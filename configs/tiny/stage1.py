@@ -1,0 +1,35 @@
+"""The tiny model's stage 1: all instances of a composed page as one reference.
+
+Reproduces: the second part of the embedded default model, trained on openly licensed art.
+Command: magiccolor train tiny/stage1 --init runs/tiny/start --out runs/tiny/stage1
+    --data.sources art:ART.npz --data.validation art-objects:ART.npz
+Expected: not measured yet. scripts/tiny_start.py makes runs/tiny/start.
+"""
+
+from dataclasses import replace
+
+from magiccolor_jax import tiny
+from magiccolor_jax.data.loader import DataConfig
+from magiccolor_jax.data.palette import PalettePlay
+from magiccolor_jax.data.samples import Play
+from magiccolor_jax.losses.objective import LossConfig
+from magiccolor_jax.training.config import ReportConfig
+from magiccolor_jax.training.optim import OptimConfig
+from magiccolor_jax.training.stages import RANDOM, stage1
+
+LOSSES = LossConfig(perceptual=0.0, color=0.0)
+
+# The composer has recoloured each instance; other drawings of it are the references.
+PLAY = Play(views=1.0, palette=PalettePlay(probability=0.0))
+
+CONFIG = {
+    "stage": replace(stage1(), origins=RANDOM, losses=LOSSES),
+    "recipe": tiny.RECIPE,
+    "data": DataConfig(play=PLAY, threads=2),
+    "batch": 16,
+    "steps": 10_000,
+    "optim": OptimConfig(lr=1e-3, warmup=200, schedule="cosine", final_lr=1e-4, weight_decay=1e-2),
+    "average": 0.999,
+    "remat": "off",
+    "report": ReportConfig(preview_steps=12, previews=6, guidance=1.5),
+}

@@ -1,0 +1,20 @@
+"""The tiny model's stage 2: up to five instances, each from its own reference.
+
+Reproduces: the last part of the embedded default model, trained on openly licensed art.
+Command: magiccolor train tiny/stage2 --init runs/tiny/stage1 --out runs/tiny/stage2
+    --data.sources art:ART.npz --data.validation art-objects:ART.npz
+Expected: not measured yet.
+"""
+
+import runpy
+from dataclasses import replace
+from pathlib import Path
+
+from magiccolor_jax.training.stages import stage2
+
+FIRST = runpy.run_path(str(Path(__file__).with_name("stage1.py")))
+
+CONFIG = FIRST["CONFIG"] | {
+    "stage": replace(stage2(), losses=FIRST["LOSSES"], instances=5),
+    "steps": 100_000,
+}
