@@ -97,12 +97,13 @@ def _colorize(rest: list[str]) -> int:
     return _told("magiccolor", args.out, lambda: _run_colorize(args))
 
 
-def _told(who: str, out: Path, run: Callable[[], int]) -> int:
+def _told(who: str, out: Path, run: Callable[[], int], smaller: str = "--batch-size") -> int:
     """Runs a command that works case by case into a folder, and tells what broke it off.
 
     Args:
         who: speaks in errors.
         run: gives the exit code.
+        smaller: flag that saves the device's memory.
     """
     try:
         return run()
@@ -113,7 +114,7 @@ def _told(who: str, out: Path, run: Callable[[], int]) -> int:
     except RuntimeError as error:  # XLA's: the device
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return _complain("the device's memory is full: use a smaller --batch-size", who)
+        return _complain(f"the device's memory is full: use a smaller {smaller}", who)
     except KeyboardInterrupt:
         _complain("interrupted; the same command goes on from here", who)
         return 130
@@ -211,7 +212,7 @@ def _segment(rest: list[str]) -> int:
         jax.config.update("jax_compilation_cache_dir", str(args.compilation_cache.expanduser()))
         return 1 if segmenting.run(args, _console()) else 0
 
-    return _told("magiccolor segment", args.out, run)
+    return _told("magiccolor segment", args.out, run, smaller="--points-per-batch")
 
 
 def _complain(text: str, who: str = "magiccolor") -> int:

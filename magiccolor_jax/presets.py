@@ -8,9 +8,17 @@ from typing import Any
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
+FAMILIES = ("tiny",)
+"""Folders of a folder's presets, which are called FAMILY/NAME."""
+
+
 def names_in(folder: Path) -> list[str]:
     """Names of the files that came with the package."""
-    return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
+    found = sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
+    inside = [
+        f"{family}/{name.stem}" for family in FAMILIES for name in folder.glob(f"{family}/*.py")
+    ]
+    return found + sorted(inside)
 
 
 def load(name: str, folder: Path, what: str, variable: str, kind: type, made: str) -> Any:

@@ -122,6 +122,13 @@ class Recipe:
         fields = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
         return cls(**typing.cast(dict[str, Any], fields))
 
+    def of_training(self) -> str:
+        """The fields that a training sees, as text: what becomes of its pictures is not among
+        them."""
+        fields = dataclasses.asdict(self)
+        del fields["finish"]
+        return f"Recipe({', '.join(f'{name}={value!r}' for name, value in fields.items())})"
+
     def to_json(self) -> str | dict[str, Any]:
         """The preset's name where the recipe is one, else all fields."""
         for name, preset in (("paper", Recipe.paper()), ("release", Recipe.release())):

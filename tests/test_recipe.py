@@ -86,3 +86,10 @@ def test_bad_choices(name: str, value: object):
     # Asked of the check itself: in the tests beartype refuses them at __init__ already.
     with pytest.raises(ValueError, match=f"{name} must be one of"):
         recipe._check_choice(name, value, typing.get_type_hints(Recipe)[name])
+
+
+def test_a_training_does_not_see_how_pictures_are_finished():
+    text = Recipe.paper().of_training()
+    assert text == dataclasses.replace(Recipe.paper(), finish="lines").of_training()
+    assert text != dataclasses.replace(Recipe.paper(), token_drop=0.2).of_training()
+    assert text.startswith("Recipe(context='clip', reference_bank=True") and "finish" not in text

@@ -5,6 +5,7 @@ expressions) that share a palette of 64 colours, so that a drawing is recoloured
 The line art comes from the geometry, every shape white with a black outline, and shows no colour.
 """
 
+import functools
 import json
 import zipfile
 import zlib
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from magiccolor_jax.data.pictures import CaseError
+from magiccolor_jax.data.pictures import DECODER_ERRORS, CaseError
 from magiccolor_jax.data.transforms import WHITE, Mask, Picture
 
 NEVER_TRAINED = ("dicebear-avataaars",)
@@ -67,31 +68,58 @@ def split_of(meta: dict[str, Any]) -> str | None:
     return "train" if zlib.crc32(subject.encode()) % HELD_OUT_SHARE else "objects"
 
 
+@functools.lru_cache(maxsize=2)
+def _read(path: Path, stamp: int) -> Art:
+    """A library of that time: trainings and validations share its arrays."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            palettes, indices, lines, text = (stored[name] for name in PARTS)
+        meta = json.loads(str(text))
+        problem = _problem(palettes, indices, lines, meta)
+    except (*DECODER_ERRORS, zipfile.BadZipFile) as error:
+        problem = f"{type(error).__name__}: {error}"
+    if problem is None:
+        return Art(palettes, indices, lines, meta)
+    raise CaseError(
+        path,
+        "a library of drawings is an .npz file of this project",
+        expected=", ".join(f"{name} {shape}" for name, shape in PARTS.items()),
+        got=problem,
+        fix="check the path, or take another copy (magiccolor_jax/data/art.py says what is in one)",
+    )
+
+
 def read_art(path: Path) -> Art:
     """Reads a library, which takes two bytes per pixel of memory.
 
     Raises:
         CaseError: it is none.
     """
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            palettes, indices, lines, text = (stored[name] for name in PARTS)
-        meta = json.loads(str(text))
-        rows = sum(each["n"] for each in meta)
-        whole = (len(meta), rows) == (len(palettes), len(indices)) and lines.shape == indices.shape
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        problem = f"{type(error).__name__}: {error}"
-    else:
-        if whole:
-            return Art(palettes, indices, lines, meta)
-        problem = f"{len(meta)} groups of {rows} drawings, shapes {palettes.shape}, {indices.shape}"
-    raise CaseError(
-        path,
-        "a library of drawings is an .npz file of this project",
-        expected=", ".join(f"{name} {shape}" for name, shape in PARTS.items()),
-        got=problem,
-        fix="make it by scripts/build_art.py",
+    path = path.resolve()
+    return _read(path, path.stat().st_mtime_ns if path.is_file() else 0)
+
+
+def _problem(palettes: Any, indices: Any, lines: Any, meta: Any) -> str | None:
+    """What is not as it should be."""
+    shapes = [f"{part.dtype} {part.shape}" for part in (palettes, indices, lines)]
+    right = all(part.dtype == np.uint8 for part in (palettes, indices, lines)) and (
+        palettes.shape[1:] == (64, 3)
+        and indices.ndim == 3
+        and indices.shape[1] == indices.shape[2]
+        and lines.shape == indices.shape
+        and indices.max(initial=0) < 64
     )
+    if not right:
+        return f"{', '.join(shapes)}, indices up to {indices.max(initial=0)}"
+    first = 0
+    for entry in meta:
+        if entry["first"] != first or entry["n"] < 1 or not {"id", "src", "lic"} <= set(entry):
+            return f"an entry {entry} where row {first} is due"
+        first += entry["n"]
+    if (len(meta), first) != (len(palettes), len(indices)):
+        return f"{len(meta)} groups of {first} drawings, arrays {', '.join(shapes)}"
+    empty = np.flatnonzero(~indices.any(axis=(1, 2)))
+    return f"drawings without a pixel: rows {empty[:5].tolist()}" if empty.size else None
 
 
 def render(

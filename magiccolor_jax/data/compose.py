@@ -19,6 +19,7 @@ from jaxtyping import Float, Int, UInt8
 
 from magiccolor_jax.data.art import Art, read_art, render
 from magiccolor_jax.data.palette import PalettePlay, draw_recolouring, recolour
+from magiccolor_jax.data.pictures import CaseError
 from magiccolor_jax.data.scenes import Outline, Scene, View
 from magiccolor_jax.data.transforms import WHITE
 
@@ -52,8 +53,8 @@ CROWDED = 0.3
 PLACES = 24
 """Random places of which the freest is taken."""
 
-SMALLER = 0.85
-"""Factor of all sizes after a page could not be laid out."""
+SMALLER, ROUNDS = 0.85, 12
+"""Factor of all sizes after a page could not be laid out, and how often that is tried."""
 
 DEGREES, UNEVEN, BEND, KNOTS = 14.0, 0.08, 0.02, (3, 6)
 """Largest rotation and largest logarithm of the sides' ratio; deviation of a bend's knots, as a
@@ -86,6 +87,15 @@ class Canvas(NamedTuple):
     """Number of the instance, from 1; 0: nobody's."""
 
 
+class Rows(NamedTuple):
+    """Rows of the library."""
+
+    shown: int
+    """The drawing on the page."""
+    other: int
+    """The one in the reference."""
+
+
 class ArtScenes:
     """Pages from the drawings that are trained on."""
 
@@ -96,6 +106,14 @@ class ArtScenes:
         """Reads a library; raises CaseError where it is none."""
         self.path, self.art = path, read_art(path)
         self.groups = self.art.groups(self.SPLIT)
+        if len(self.groups) < max(COUNTS):
+            raise CaseError(
+                path,
+                f"pages show up to {max(COUNTS)} drawings",
+                expected=f"at least so many subjects of the split {self.SPLIT!r}",
+                got=str(len(self.groups)),
+                fix="use a larger library",
+            )
         # Between drawings and sources: a small source is seen more often, each of its own less.
         sizes = Counter(self.art.meta[group]["src"] for group in self.groups)
         weights = [sizes[self.art.meta[group]["src"]] ** -0.5 for group in self.groups]
@@ -117,11 +135,14 @@ class ArtScenes:
 
     def fingerprint(self) -> str:
         """Of what is drawn, and of how it is composed."""
-        text = f"{VERSION} {self.SPLIT} {len(self)} {[self.art.meta[g]['id'] for g in self.groups]}"
-        return hashlib.sha256(text.encode() + self.art.palettes.tobytes()).hexdigest()
+        art = self.art
+        found = hashlib.sha256(f"{VERSION} {self.SPLIT} {len(self)} {art.meta}".encode())
+        for part in (art.palettes, art.indices, art.lines):
+            found.update(zlib.crc32(part.data).to_bytes(4, "big"))
+        return found.hexdigest()
 
     def __getitem__(self, index: int) -> Scene:
-        """Composes a page."""
+        """Composes a page; raises CaseError where its drawings cannot be laid out."""
         if not 0 <= index < len(self):
             raise IndexError(f"{self!r}: no scene {index}")
         rng = np.random.default_rng([VERSION, zlib.crc32(self.SPLIT.encode()), index])
@@ -134,7 +155,20 @@ class ArtScenes:
             draw_palette(self.art, group, rng, always=twins and number < 2)
             for number, group in enumerate(groups)
         ]
-        return compose(self.art, groups, palettes, rng)._replace(name=str(index), path=self.path)
+        rows = [_draw_rows(self.art.meta[group], rng) for group in groups]
+        if twins:
+            rows[1] = rows[1]._replace(shown=rows[0].shown)
+        scene = compose(self.art, rows, palettes, rng)
+        if scene is None:
+            names = ", ".join(self.art.meta[group]["id"] for group in groups)
+            raise CaseError(
+                self.path / str(index),
+                "every drawing of a page is seen",
+                expected=f"a way to lay out {names}",
+                got=f"none in {ROUNDS} rounds",
+                fix="leave drawings of single strokes out of the library",
+            )
+        return scene._replace(name=str(index), path=self.path / str(index))
 
 
 class HeldOutObjects(ArtScenes):
@@ -165,24 +199,31 @@ def draw_palette(
 
 
 def compose(
-    art: Art, groups: list[int], palettes: list[np.ndarray], rng: np.random.Generator
-) -> Scene:
-    """A page of these drawings, one over another in this order."""
-    rows = [_draw_rows(art.meta[group], rng) for group in groups]
-    scale = SHOWN[len(groups)]
-    while True:
-        masks, canvas = [], _white(art.side)
+    art: Art, rows: list[Rows], palettes: list[np.ndarray], rng: np.random.Generator
+) -> Scene | None:
+    """A page of these drawings, one over another in this order; None where one stays hidden."""
+    scale = SHOWN[len(rows)]
+    for _ in range(ROUNDS):
+        areas, canvas = [], _white(art.side)
         for number, (row, palette) in enumerate(zip(rows, palettes, strict=True), 1):
             longer = art.side * min(scale * math.exp(rng.uniform(-0.22, 0.18)), 0.97)
-            layer = warped(art.indices[row[0]], art.lines[row[0]], palette, longer, rng)
+            layer = warped(art.indices[row.shown], art.lines[row.shown], palette, longer, rng)
             _paint(canvas, layer, number, rng)
-            masks.append((layer.alpha > 0.5).sum())
-        shown = np.bincount(canvas.owner.ravel(), minlength=len(groups) + 1)[1:]
-        if (shown >= VISIBLE * np.array(masks)).all() and shown.min() > 0:
-            break
+            areas.append((layer.alpha > 0.5).sum())
+        seen = np.bincount(canvas.owner.ravel(), minlength=len(rows) + 1)[1:]
+        if (seen >= VISIBLE * np.array(areas)).all() and seen.min() > 0:
+            return _scene(art, rows, palettes, canvas)
         scale *= SMALLER
+    return None
+
+
+def _scene(art: Art, rows: list[Rows], palettes: list[np.ndarray], canvas: Canvas) -> Scene:
+    """What was laid out, with another picture of each drawing."""
     lines = np.rint((1 - np.clip(INK_GAIN * canvas.ink, 0, 1)) * WHITE).astype(np.uint8)
-    views = [View(*render(art.indices[r[1]], p)) for r, p in zip(rows, palettes, strict=True)]
+    views = [
+        View(*render(art.indices[row.other], palette))
+        for row, palette in zip(rows, palettes, strict=True)
+    ]
     return Scene(
         name="",
         path=Path(),
@@ -190,19 +231,19 @@ def compose(
         lines=np.repeat(lines[..., None], 3, axis=2),
         masks=tuple(
             np.where(canvas.owner == number, np.uint8(255), np.uint8(0))
-            for number in range(1, len(groups) + 1)
+            for number in range(1, len(rows) + 1)
         ),
         views=tuple((view,) for view in views),
     )
 
 
-def _draw_rows(meta: dict, rng: np.random.Generator) -> tuple[int, int]:
-    """Rows of the drawing on the page, and of the one in the reference."""
+def _draw_rows(meta: dict, rng: np.random.Generator) -> Rows:
+    """A group's drawings that are used."""
     shown = int(rng.integers(meta["n"]))
     other = shown
     if meta["n"] > 1 and rng.random() < OTHER_DRAWING:
         other = (shown + int(rng.integers(1, meta["n"]))) % meta["n"]
-    return meta["first"] + shown, meta["first"] + other
+    return Rows(meta["first"] + shown, meta["first"] + other)
 
 
 def _white(side: int) -> Canvas:

@@ -4,8 +4,9 @@ A pencil scan on grey paper, a binarised line layer, white chalk on black and a 
 shadow become the same thing: dark lines on white, the paper flat, the lines of about one width.
 Training jitters around that form, so that what remains of the differences does not matter.
 
-All of it happens once the page has the size that the network sees: only there does a width in
-pixels mean the same for every page, and there the work does not grow with the scan.
+That happens once the page has the size that the network sees: only there does a width in pixels
+mean the same for every page, and there the work does not grow with the scan. (`scan` alone looks at
+a sketch at its own size, to lay colours under it.)
 """
 
 from dataclasses import dataclass

@@ -12,14 +12,14 @@ class SegmentArgs:
 
     With --model, SAM finds everything in a picture, or answers prompts. Without, flat artwork is
     cut out by its alpha channel, its plain ground or its colours, and every picture says by which.
-    OUT/masks/NAME/ can be copied to a case's sketch_masks/ or reference_masks/. Finished pictures
-    are skipped on a re-run; a bad one is reported, the rest go on, and the exit code is 1.
+    OUT/instances/NAME/ can be copied to a case's sketch_masks/ or reference_masks/. Finished
+    pictures are skipped on a re-run; a bad one is reported, the rest go on, and the exit code is 1.
     """
 
     pictures: tyro.conf.Positional[tuple[Path, ...]]
     """Pictures, or folders that are walked for them."""
     out: Path
-    """Where masks/, overlays/ and coco.json go."""
+    """Where instances/, overlays/ and coco.json go."""
     model: Path | None = None
     """JAX folder with SAM (`magiccolor convert sam_vit_b_01ec64.pth FOLDER`)."""
     points: tuple[str, ...] = ()
@@ -37,6 +37,8 @@ class SegmentArgs:
     """Masks inside of larger ones are parts of these, not instances."""
     points_per_side: int = 32
     """SAM's grid of prompts, where none are given."""
+    points_per_batch: int = 64
+    """Prompts at once: fewer take less memory."""
     crop_n_layers: int = 0
     """Layers of crops that SAM looks at beside the whole picture, for small things."""
     pred_iou_thresh: float = 0.88

@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-NO_POINT = -1
-
 
 class Prompt(NamedTuple):
     """What tells one instance."""
@@ -63,10 +61,15 @@ def read_prompts(path: Path) -> dict[str, list[Prompt]]:
         raise ValueError(f"{path}: must be JSON: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected an object, picture -> list of prompts")
-    return {
-        name: [_prompt(entry, f"{path}: {name}, prompt {index}") for index, entry in enumerate(row)]
-        for name, row in content.items()
-    }
+    found = {}
+    for name, row in content.items():
+        if not isinstance(row, list) or not row:
+            raise ValueError(
+                f"{path}: {name}: expected a list of prompts, at least one, got {row!r}"
+            )
+        entries = enumerate(row, 1)
+        found[name] = [_prompt(entry, f"{path}: {name}, prompt {n}") for n, entry in entries]
+    return found
 
 
 def _prompt(entry: Any, where: str) -> Prompt:
@@ -74,9 +77,11 @@ def _prompt(entry: Any, where: str) -> Prompt:
     if not isinstance(entry, dict) or not set(entry) <= {"points", "labels", "box"} or not entry:
         raise ValueError(f"{where}: expected some of points, labels and box, got {entry!r}")
     points, box = entry.get("points", []), entry.get("box")
-    labels = entry.get("labels", [1] * len(points))
+    right = isinstance(points, list) and all(_is_numbers(point, 2) for point in points)
+    labels = entry.get("labels", [1] * len(points) if right else [])
     right = (
-        all(_is_numbers(point, 2) for point in points)
+        right
+        and isinstance(labels, list)
         and len(labels) == len(points)
         and all(label in (0, 1) for label in labels)
         and (box is None or _is_numbers(box, 4))
@@ -116,27 +121,31 @@ def check_inside(prompts: Sequence[Prompt], shape: tuple[int, int]) -> None:
                 raise ValueError(
                     f"prompts lie on the picture: expected 0..{width}, 0..{height}, got {x}, {y}"
                 )
+        if prompt.box and not (prompt.box[0] < prompt.box[2] and prompt.box[1] < prompt.box[3]):
+            raise ValueError(
+                f"a box is left, top, right, bottom: expected left < right and top < bottom, got "
+                f"{prompt.box}"
+            )
 
 
 def alike(prompts: Sequence[Prompt]) -> list[tuple[list[int], Asked]]:
-    """Prompts with a box, and without one: their numbers, and both kinds as arrays."""
-    found = []
-    for boxed in (False, True):
-        numbers = [i for i, prompt in enumerate(prompts) if (prompt.box is not None) == boxed]
-        if numbers:
-            found.append((numbers, _asked([prompts[i] for i in numbers])))
-    return found
+    """Prompts of one kind together: their numbers, and all of them as arrays.
+
+    A point that only fills up is not none to SAM: what a prompt gets must not depend on others.
+    """
+    kinds: dict[tuple[bool, int], list[int]] = {}
+    for number, prompt in enumerate(prompts):
+        kinds.setdefault((prompt.box is not None, len(prompt.points)), []).append(number)
+    return [(numbers, _asked([prompts[i] for i in numbers])) for numbers in kinds.values()]
 
 
 def _asked(prompts: Sequence[Prompt]) -> Asked:
-    """All with as many points, filled up by points that are none."""
-    most = max(len(prompt.points) for prompt in prompts)
-    points = np.zeros((len(prompts), most, 2))
-    labels = np.full((len(prompts), most), NO_POINT)
-    for index, prompt in enumerate(prompts):
-        points[index, : len(prompt.points)] = np.reshape(prompt.points, (-1, 2))
-        labels[index, : len(prompt.points)] = prompt.labels
+    """All with as many points, all with a box or none."""
+    points = np.array([prompt.points for prompt in prompts], float)
     boxes = [prompt.box for prompt in prompts if prompt.box is not None]
+    pointed = points.size > 0
     return Asked(
-        points if most else None, labels if most else None, np.array(boxes) if boxes else None
+        points if pointed else None,
+        np.array([prompt.labels for prompt in prompts]) if pointed else None,
+        np.array(boxes) if boxes else None,
     )

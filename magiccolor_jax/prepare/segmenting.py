@@ -1,9 +1,9 @@
 """`magiccolor segment`: pictures in, instance masks, COCO JSON and overlays out."""
 
-import json
+import errno
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import jax
@@ -14,12 +14,21 @@ from rich.markup import escape
 from rich.progress import track
 
 from magiccolor_jax.checkpoint import load_network, read_config
-from magiccolor_jax.data import rle
 from magiccolor_jax.data.listing import is_picture, pictures_below
-from magiccolor_jax.data.pictures import read_picture, write_png
-from magiccolor_jax.data.transforms import Picture, mask_box
-from magiccolor_jax.files import atomic_file, sha256_of
+from magiccolor_jax.data.pictures import PICTURE_SUFFIXES, read_picture
+from magiccolor_jax.data.transforms import Picture
+from magiccolor_jax.files import sha256_of
 from magiccolor_jax.prepare.arguments import SegmentArgs
+from magiccolor_jax.prepare.cuts import (
+    FOLDER,
+    OVERLAYS,
+    Cut,
+    Instance,
+    check_coco,
+    read_record,
+    write_coco,
+    write_cut,
+)
 from magiccolor_jax.prepare.prompts import (
     Prompt,
     alike,
@@ -36,27 +45,9 @@ from magiccolor_jax.segment.predictor import Predictor
 CRUMB = 1e-4
 """Holes and islands below this share of the picture are none."""
 
-COLORS = np.array(
-    [(230, 60, 60), (60, 160, 60), (70, 90, 230), (230, 180, 40), (180, 70, 200), (60, 190, 200)],
-    np.float32,
-)
-"""Of instances on an overlay, in turn."""
-
-RECORD = "instances.json"
-
-
-class Instance(NamedTuple):
-    """A mask, and the network's guess of its quality."""
-
-    mask: Region
-    score: float | None
-
-
-class Cut(NamedTuple):
-    """A picture's instances, and by what they were found."""
-
-    found: list[Instance]
-    how: str
+LARGEST = 1536
+"""Longest side at which SAM looks for everything; it sees 1024 itself, and each of a batch's masks
+takes four bytes per pixel."""
 
 
 def run(args: SegmentArgs, console: Console) -> int:
@@ -69,18 +60,24 @@ def run(args: SegmentArgs, console: Console) -> int:
         ValueError, OSError: arguments, prompts or the model do not fit; the disk is full.
     """
     pictures = name_pictures(args.pictures, args.out)
+    check_coco(args.out)
     cutter = Cutter(args, pictures)
     console.print(f"{len(pictures)} pictures by {cutter.who}", markup=False, soft_wrap=True)
     failed = 0
-    for name, path in track(pictures.items(), "pictures", console=console):
-        try:
-            _one(cutter, name, path, args.out, console)
-        except ValueError as error:
-            failed += 1
-            text = f"[red]failed[/red] {escape(name)}: {escape(str(error))}"
-            console.print(text, soft_wrap=True, highlight=False)
-    write_coco(args.out, pictures)
-    console.print(f"-> {args.out / 'overlays'}", markup=False, soft_wrap=True)
+    try:
+        for name, path in track(pictures.items(), "pictures", console=console):
+            try:
+                said = _one(cutter, name, path, args.out)
+            except (ValueError, MemoryError, cv2.error, OSError) as error:
+                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                failed += 1
+                said = f"[red]failed[/red] {escape(name)}: {escape(str(error))}"
+            if said:
+                console.print(said, soft_wrap=True, highlight=False)
+    finally:
+        write_coco(args.out)
+    console.print(f"-> {args.out / OVERLAYS}", markup=False, soft_wrap=True)
     return failed
 
 
@@ -89,18 +86,19 @@ def name_pictures(paths: Iterable[Path], out: Path) -> dict[str, Path]:
     suffix.
 
     Args:
-        out: a folder that is not looked into.
+        out: whose masks and overlays are not looked at.
 
     Raises:
         ValueError: there is none, a path is no picture, or two have one name.
     """
     found: dict[str, Path] = {}
+    own = {(out / name).resolve() for name in (FOLDER, OVERLAYS)}
     for root in paths:
         if not root.exists() or (root.is_file() and not is_picture(root)):
             raise ValueError(f"{root}: expected a picture or a folder of pictures")
         below = [root] if root.is_file() else pictures_below(root)
         for path in below:
-            if out.resolve() in path.resolve().parents:
+            if path != root and own & {*path.resolve().parents}:
                 continue
             name = path.stem if path == root else path.relative_to(root).with_suffix("").as_posix()
             if found.setdefault(name, path).resolve() != path.resolve():
@@ -108,6 +106,12 @@ def name_pictures(paths: Iterable[Path], out: Path) -> dict[str, Path]:
                     f"masks are named after their pictures: {found[name]} and {path} would both "
                     f"be {name}; cut them into different folders"
                 )
+    above = {parent.as_posix() for name in found for parent in Path(name).parents}
+    if both := sorted(above & set(found)):
+        raise ValueError(
+            f"masks go to a folder of their picture's name: expected no folder of pictures of the "
+            f"same name, got {', '.join(both)}; rename one of them"
+        )
     if not found:
         raise ValueError("no pictures: expected pictures, or folders of them")
     return found
@@ -123,6 +127,7 @@ class Cutter:
         )
         self.grid = AutomaticConfig(
             points_per_side=args.points_per_side,
+            points_per_batch=args.points_per_batch,
             crop_n_layers=args.crop_n_layers,
             pred_iou_thresh=args.pred_iou_thresh,
             stability_score_thresh=args.stability_score_thresh,
@@ -167,16 +172,31 @@ class Cutter:
         """
         if self.predictor is None:
             found = flat_masks(picture, alpha)
-            kept = instances(found.masks, self.objects)
+            kept = instances(found.masks, self.objects, ground=found.ground)
             return Cut([Instance(_whole(found.masks[i]), None) for i in kept], found.how)
         asked = self.prompts.get(name)
         if asked is not None:
             check_inside(asked, picture.shape[:2])
             return Cut(self._answered(self.predictor, picture, asked), "SAM, by prompts")
-        found = segment(self.predictor, picture, self.grid)
-        masks = [found.mask(i, picture.shape[:2]) for i in range(len(found.quality))]
+        return Cut(self._everything(self.predictor, picture), "SAM")
+
+    def _everything(self, predictor: Predictor, picture: Picture) -> list[Instance]:
+        """What SAM finds by its grid."""
+        height, width = picture.shape[:2]
+        scale = min(1.0, LARGEST / max(height, width))
+        size = tuple(max(round(side * scale), 1) for side in (width, height))
+        small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA) if scale < 1 else picture
+        found = segment(predictor, small, self.grid)
+        masks = [found.mask(i, small.shape[:2]) for i in range(len(found.quality))]
         kept = instances(masks, self.objects)
-        return Cut([Instance(_whole(masks[i]), float(found.quality[i])) for i in kept], "SAM")
+
+        def large(mask: Region) -> Region:
+            if scale == 1:
+                return mask
+            soft = cv2.resize(mask.astype(np.float32), (width, height))
+            return soft > 0.5
+
+        return [Instance(_whole(large(masks[i])), float(found.quality[i])) for i in kept]
 
     def _answered(
         self, predictor: Predictor, picture: Picture, prompts: list[Prompt]
@@ -214,123 +234,39 @@ def _prompts(args: SegmentArgs, pictures: dict[str, Path]) -> dict[str, list[Pro
         return {next(iter(pictures)): words}
     if args.prompts is None:
         return {}
-    found = {
-        Path(n).with_suffix("").as_posix(): row for n, row in read_prompts(args.prompts).items()
-    }
+    rows = read_prompts(args.prompts)
+    found = {_plain(name, pictures): row for name, row in rows.items()}
+    if len(found) < len(rows):
+        raise ValueError(
+            f"{args.prompts}: pictures are named once, with or without suffix: got {sorted(rows)}"
+        )
     if unknown := sorted(set(found) - set(pictures)):
         raise ValueError(f"{args.prompts}: of no picture that is given: {', '.join(unknown)}")
     return found
 
 
-def _one(cutter: Cutter, name: str, path: Path, out: Path, console: Console) -> None:
-    """Cuts a picture, unless that was done; its record is written last."""
-    folder = out / "masks" / name
+def _plain(name: str, pictures: dict[str, Path]) -> str:
+    """A picture's name without its suffix."""
+    path = Path(name)
+    suffixed = name not in pictures and path.suffix.lower() in PICTURE_SUFFIXES
+    return path.with_suffix("").as_posix() if suffixed else name
+
+
+def _one(cutter: Cutter, name: str, path: Path, out: Path) -> str | None:
+    """Cuts a picture, unless that was done; says what was found.
+
+    Raises:
+        ValueError: nothing was, the picture is bad, or another's files are in the way.
+    """
     made_by = cutter.made_by(name, path)
-    if read_record(folder).get("made_by") == made_by:
-        return
+    if read_record(out / FOLDER / name).get("made_by") == made_by:
+        return None
     picture, alpha = read_picture(path)
     cut = cutter(name, picture, alpha)
     if not cut.found:
         raise ValueError(
-            f"no instance found by {cut.how}: lower --min-area, or give prompts and a --model"
+            f"no instance found by {cut.how} that has at least {cutter.objects.min_area:.2%} of "
+            "the picture and is not all of it: lower --min-area, or give prompts and a --model"
         )
-    for old in folder.glob("*.png"):
-        old.unlink()
-    for number, instance in enumerate(cut.found, 1):
-        write_png(folder / f"{number}.png", np.where(instance.mask, np.uint8(255), np.uint8(0)))
-    write_png(out / "overlays" / f"{name}.png", overlay(picture, cut))
-    height, width = picture.shape[:2]
-    record = {
-        "made_by": made_by,
-        "how": cut.how,
-        "file_name": str(path),
-        "height": height,
-        "width": width,
-        "instances": [_annotation(instance) for instance in cut.found],
-    }
-    with atomic_file(folder / RECORD) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n")
-    console.print(f"{name}: {len(cut.found)} by {cut.how}", markup=False, highlight=False)
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """What is known of a picture that was cut; empty where nothing is."""
-    try:
-        found = json.loads((folder / RECORD).read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _annotation(instance: Instance) -> dict[str, Any]:
-    """An instance as COCO has it."""
-    box = mask_box(instance.mask)
-    assert box is not None, "an instance has a pixel"
-    top, left, bottom, right = box
-    encoded = rle.encode(instance.mask)
-    counts = encoded["counts"]
-    return {
-        "segmentation": {
-            "size": encoded["size"],
-            "counts": counts.decode() if isinstance(counts, bytes) else counts,
-        },
-        "area": int(instance.mask.sum()),
-        "bbox": [left, top, right - left + 1, bottom - top + 1],
-        "iscrowd": 0,
-        "category_id": 1,
-        **({} if instance.score is None else {"score": round(instance.score, 4)}),
-    }
-
-
-def write_coco(out: Path, pictures: dict[str, Path]) -> None:
-    """Writes coco.json of all pictures that are cut."""
-    images, annotations = [], []
-    for name in pictures:
-        record = read_record(out / "masks" / name)
-        if not record:
-            continue
-        image = {key: record[key] for key in ("file_name", "height", "width")}
-        images.append({"id": len(images) + 1} | image)
-        for entry in record["instances"]:
-            numbers = {"id": len(annotations) + 1, "image_id": len(images)}
-            annotations.append(numbers | entry)
-    content = {
-        "images": images,
-        "annotations": annotations,
-        "categories": [{"id": 1, "name": "instance"}],
-    }
-    with atomic_file(out / "coco.json") as temporary:
-        temporary.write_text(json.dumps(content) + "\n")
-
-
-def overlay(picture: Picture, cut: Cut) -> Picture:
-    """The picture under its instances' colours, with outlines and numbers."""
-    shown = picture.astype(np.float32)
-    for number, instance in enumerate(cut.found):
-        color = COLORS[number % len(COLORS)]
-        shown[instance.mask] = 0.5 * shown[instance.mask] + 0.5 * color
-    drawn = np.ascontiguousarray(np.rint(shown).astype(np.uint8))
-    width = max(max(picture.shape[:2]) // 400, 1)
-    for number, instance in enumerate(cut.found):
-        color = tuple(map(int, COLORS[number % len(COLORS)] // 2))
-        outlines, _ = cv2.findContours(
-            instance.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-        )
-        cv2.drawContours(drawn, outlines, -1, color, width)
-        # Deep inside, where a number is read best.
-        inside = cv2.distanceTransform(instance.mask.astype(np.uint8), cv2.DIST_L2, 3)
-        y, x = np.unravel_index(inside.argmax(), inside.shape)
-        size = max(picture.shape[:2]) / 500
-        at = (int(x) - round(8 * size), int(y) + round(8 * size))
-        for stroke, ink in ((4, (255, 255, 255)), (2, (0, 0, 0))):
-            cv2.putText(
-                drawn,
-                str(number + 1),
-                at,
-                cv2.FONT_HERSHEY_SIMPLEX,
-                size * 0.8,
-                ink,
-                max(round(stroke * size), 1),
-                cv2.LINE_AA,
-            )
-    return drawn
+    write_cut(out, name, path, picture, cut, made_by)
+    return f"{escape(name)}: {len(cut.found)} by {cut.how}"

@@ -82,11 +82,12 @@ class Colored(NamedTuple):
     seconds: float
     """Time of its batch, shared out evenly."""
     finished: Finished | None = None
-    """What the picture is laid from, where the recipe's `finish` lays it under the lines."""
+    """What the picture is laid from, where it was asked for and the recipe's `finish` lays it under
+    the lines."""
 
 
 class Failed(NamedTuple):
-    """A case that could not be read or prepared."""
+    """A case that could not be read, prepared or finished."""
 
     index: int
     error: Exception
@@ -182,6 +183,7 @@ class Colorizer:
         *,
         batch_size: int | None = None,
         report: Report | None = None,
+        layers: bool = False,
     ) -> Iterator[Colored | Failed]:
         """Colours cases as they come; results in order of completion, bad cases as `Failed`.
 
@@ -190,6 +192,7 @@ class Colorizer:
         Args:
             batch_size: cases per launch and device at most; default `default_batch_size()`.
             report: told what is going on, step by step; without it the device never waits.
+            layers: results keep what their pictures are laid from (`Colored.finished`).
 
         Raises:
             ValueError: a setting does not suit the model; at once, before any case is read.
@@ -198,8 +201,14 @@ class Colorizer:
         _check_integer("batch_size", batch_size)
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if layers and self.recipe.finish == "network":
+            raise ValueError(
+                "layers are parts of a page that is laid under its lines: expected the recipe's "
+                "finish 'lines' or 'lines_everywhere', got 'network' (--finish lines)"
+            )
         make_table(settings.sampler, self.config.schedule, settings.steps)
-        return self._stream(cases, settings, batch_size * self.sampler.devices, report)
+        finished = self._stream(cases, settings, batch_size * self.sampler.devices, report)
+        return finished if layers else map(_without_layers, finished)
 
     def _stream(
         self,
@@ -240,7 +249,7 @@ class Colorizer:
 
     def _color(
         self, group: list[_Ready], settings: Settings, report: Report | None
-    ) -> Iterator[Colored]:
+    ) -> Iterator[Colored | Failed]:
         """One launch: cases of one page size, padded to a power of two per device."""
         started = time.perf_counter()
         count = launch_size(len(group), self.sampler.devices)
@@ -250,7 +259,11 @@ class Colorizer:
         pixels = self._sample(batch, settings, report)
         seconds = (time.perf_counter() - started) / len(group)
         for ready, page in zip(group, pixels, strict=False):
-            picture, finished = self._finished(_to_255(page), ready)
+            try:
+                picture, finished = self._finished(_to_255(page), ready)
+            except (MemoryError, cv2.error) as error:
+                yield Failed(ready.index, error)
+                continue
             yield Colored(ready.index, picture, ready.prepared.notes, seconds, finished)
 
     def _sample(
@@ -321,6 +334,11 @@ class Colorizer:
         if self.recipe.quantise == "round":
             picture = np.rint(picture)
         return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def _without_layers(result: Colored | Failed) -> Colored | Failed:
+    """Finished pages wait to be written: their parts take four times as much memory."""
+    return result if isinstance(result, Failed) else result._replace(finished=None)
 
 
 def _check_integer(name: str, value: Any) -> None:

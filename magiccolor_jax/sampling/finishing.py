@@ -26,6 +26,9 @@ EDGE = 6.0
 TRUST = 3
 """Power of the paper's share in a pixel of the network's page: colours between lines count."""
 
+PATTERN = 5
+"""Levels of each of two channels that tell owners apart, up to 25 of them."""
+
 LEAST_TRUST = 1e-3
 """Of a pixel that is all line: where nothing else is near, its colour is better than none."""
 
@@ -38,8 +41,10 @@ class Finished(NamedTuple):
     """Without lines; white where no instance is."""
     owner: Int[np.ndarray, "H W"]
     """Number of the instance, from 1, whose pixel it is; 0: nobody's."""
-    ink: Float32[np.ndarray, "H W"]
-    """0: paper, 1: black line."""
+    colored: Bool[np.ndarray, "H W"]
+    """What was coloured; all else is as the sketch has it."""
+    lines: UInt8[np.ndarray, "H W 4"]
+    """In their own colours, transparent as they let the colours through."""
 
 
 def finish(
@@ -66,7 +71,16 @@ def finish(
     colored = np.ones(owner.shape, bool) if whole or not masks else owner > 0
     under = np.where(colored[..., None], colors, np.float32(WHITE))
     picture = np.where(colored[..., None], np.rint(under * scanned.passes), sketch)
-    return Finished(picture.astype(np.uint8), np.rint(under).astype(np.uint8), owner, scanned.ink)
+    colors = np.rint(under).astype(np.uint8)
+    return Finished(picture.astype(np.uint8), colors, owner, colored, _line_layer(scanned.passes))
+
+
+def _line_layer(passes: Float32[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 4"]:
+    """Lines that, laid over white, are the sketch's; over colours, nearly the page's."""
+    alpha = 1 - passes.min(axis=2, keepdims=True)
+    color = 1 - (1 - passes) / np.maximum(alpha, 1 / WHITE)
+    layer = np.concatenate([np.clip(color, 0, 1), alpha], axis=2)
+    return np.rint(WHITE * layer).astype(np.uint8)
 
 
 def _owner(masks: Sequence[Mask], shape: tuple[int, int], recipe: Recipe) -> Int[np.ndarray, "H W"]:
@@ -116,15 +130,18 @@ def _guide(
 ) -> UInt8[np.ndarray, "H W 3"]:
     """What the filter does not cross: lines, and the edges of masks."""
     lines = np.rint((1 - ink) * WHITE)
-    return np.dstack([lines, 128 * (owner % 3 % 2), 128 * (owner % 3 // 2)]).astype(np.uint8)
+    across, down = owner % PATTERN, owner // PATTERN % PATTERN
+    step = WHITE // (PATTERN - 1)
+    return np.dstack([lines, step * across, step * down]).astype(np.uint8)
 
 
 def layers(done: Finished) -> dict[str, UInt8[np.ndarray, "H W *C"]]:
     """Pictures to go on painting with, by name: `lines`, `colors`, and of each instance `flat_1`,
     its colours alone, and `mask_1`; those with four channels are transparent where nothing is."""
-    lines = np.zeros((*done.ink.shape, 4), np.uint8)
-    lines[..., 3] = np.rint(WHITE * done.ink)
-    found: dict[str, np.ndarray] = {"lines": lines, "colors": _cut(done.colors, done.owner > 0)}
+    found: dict[str, np.ndarray] = {
+        "lines": done.lines,
+        "colors": _cut(done.colors, done.colored),
+    }
     for number in range(1, int(done.owner.max()) + 1):
         mine = done.owner == number
         found[f"flat_{number}"] = _cut(done.colors, mine)

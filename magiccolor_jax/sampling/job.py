@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from magiccolor_jax.data.cases import find_cases
 from magiccolor_jax.parallel.multihost import Share
+from magiccolor_jax.recipe import Recipe
 from magiccolor_jax.sampling.colorizer import Colored, Colorizer, Failed, Settings
 from magiccolor_jax.sampling.finishing import layers
 from magiccolor_jax.sampling.outputs import (
@@ -92,11 +93,6 @@ def run(colorizer: Colorizer, job: Job, console: Console) -> int:
         ValueError: a setting does not suit the model, or layers are asked of whole pages.
         OSError: the disk is full; what was done stays, and a re-run goes on from there.
     """
-    if job.layers and colorizer.recipe.finish == "network":
-        raise ValueError(
-            "layers are parts of a page that is laid under its lines: expected the recipe's finish "
-            "'lines' or 'lines_everywhere', got 'network' (--finish lines)"
-        )
     manifest = Manifest(_manifest_path(job), _about(colorizer, job))
     try:
         with _progress(console) as progress:
@@ -146,6 +142,17 @@ def _progress(console: Console) -> Progress:
     )
 
 
+def _completed(made_by: dict[str, Any]) -> dict[str, Any]:
+    """What a picture was made by, with the fields of the recipe that are newer than the picture."""
+    recipe = made_by.get("recipe")
+    if not isinstance(recipe, dict):
+        return made_by
+    try:
+        return made_by | {"recipe": json.loads(json.dumps(Recipe.from_json(recipe).to_json()))}
+    except (ValueError, TypeError):  # of a version that knew other fields
+        return made_by
+
+
 class _Todo(NamedTuple):
     name: str
     path: Path
@@ -173,7 +180,11 @@ class _Run:
         # steps, but on a CPU a step takes seconds, and Ctrl-C is heard between two of them.
         report = self._report if self.seen or jax.default_backend() == "cpu" else None
         results = self.colorizer.stream(
-            self._not_done(), job.settings, batch_size=job.batch_size, report=report
+            self._not_done(),
+            job.settings,
+            batch_size=job.batch_size,
+            report=report,
+            layers=job.layers,
         )
         behind = 2 * job.batch_size * self.colorizer.sampler.devices
         for _ in threaded_map(self._finish, results, ahead=behind):
@@ -198,7 +209,7 @@ class _Run:
         if found is None and is_foreign(picture):
             problem = f"{picture} exists and is none of ours: move it, or choose another --out"
             return self._fail(name, ValueError(problem))
-        found = found or {}
+        found = _completed(found or {})
         if not found.items() >= made_by.items():
             return _Todo(name, path, made_by)
         self._note(name, "skipped", output=f"{name}.png", notes=found.get("notes", []))
@@ -211,13 +222,36 @@ class _Run:
             return self._fail(todo.name, result.error)
         notes = list(result.notes)
         made_by = {**todo.made_by, "notes": notes}
-        if self.job.layers and result.finished is not None:
-            for name, layer in layers(result.finished).items():
-                write_picture(self.job.out / f"{todo.name}.layers" / f"{name}.png", layer, made_by)
+        try:
+            self._write_layers(todo, result, made_by)
+        except ValueError as error:
+            return self._fail(todo.name, error)
         write_picture(self._picture_path(todo.name), result.picture, made_by)
         seconds = round(result.seconds, 3)
         self._note(todo.name, "colored", output=f"{todo.name}.png", notes=notes, seconds=seconds)
         return None
+
+    def _write_layers(self, todo: _Todo, result: Colored, made_by: dict[str, Any]) -> None:
+        """What the page is laid from, where it is asked for; what an earlier run left goes.
+
+        Raises:
+            ValueError: pictures that are not ours stand there.
+        """
+        if not self.job.layers or result.finished is None:
+            return
+        folder = self.job.out / f"{todo.name}.layers"
+        there = sorted(folder.glob("*.png")) if folder.is_dir() else []
+        if foreign := [path.name for path in there if is_foreign(path)]:
+            raise ValueError(
+                f"{folder} holds pictures that are none of ours ({', '.join(foreign)}): move them, "
+                "or choose another --out"
+            )
+        made = layers(result.finished)
+        for name, layer in made.items():
+            write_picture(folder / f"{name}.png", layer, made_by)
+        for path in there:
+            if path.stem not in made:
+                path.unlink()
 
     def _fail(self, name: str, error: Exception) -> None:
         text = f"[red]failed[/red] {escape(name)}: {escape(str(error))}"

@@ -37,12 +37,18 @@ WORKING = 512
 """Longest side, in pixels, at which these are found."""
 
 
+MOST = 64
+"""Parts that are kept, the largest; a photograph has thousands."""
+
+
 class Found(NamedTuple):
     """Masks, and by what they were found."""
 
     masks: list[Region]
     how: str
     """For the user, who should know that no network looked."""
+    ground: bool
+    """Whether the picture's ground may be among them."""
 
 
 def flat_masks(picture: Picture, alpha: UInt8[np.ndarray, "H W"] | None) -> Found:
@@ -52,11 +58,12 @@ def flat_masks(picture: Picture, alpha: UInt8[np.ndarray, "H W"] | None) -> Foun
         alpha: of the picture, where it has one.
     """
     if alpha is not None and (alpha <= SEEN).mean() >= LEAST_CLEAR and (alpha > SEEN).any():
-        return Found(_parts(alpha > SEEN), "the alpha channel")
+        return Found(_parts(alpha > SEEN), "the alpha channel", False)
     ground = _ground(picture)
     if ground is not None:
-        return Found(_parts(~ground), "the plain ground")
-    return Found(_areas(picture), "flat colours (no plain ground: these are parts, not objects)")
+        return Found(_parts(~ground), "the plain ground", False)
+    how = "flat colours (no plain ground: these are parts, not objects)"
+    return Found(_areas(picture), how, True)
 
 
 def _ground(picture: Picture) -> Bool[np.ndarray, "H W"] | None:
@@ -83,29 +90,31 @@ def _parts(shown: Bool[np.ndarray, "H W"]) -> list[Region]:
 
 
 def _regions(labels: Int[np.ndarray, "H W"], numbers: range) -> list[Region]:
-    """Masks of labels, without the crumbs that no instance can be."""
-    sizes = np.bincount(labels.ravel(), minlength=numbers.stop)
-    least = labels.size * 1e-4
-    return [labels == number for number in numbers if sizes[number] >= least]
+    """Masks of labels, the largest ones, without the crumbs that no instance can be."""
+    sizes = np.bincount(labels.ravel(), minlength=numbers.stop)[: numbers.stop]
+    sizes[: numbers.start] = 0
+    largest = np.argsort(-sizes, kind="stable")[:MOST]
+    return [labels == number for number in largest if sizes[number] >= labels.size * 1e-4]
 
 
 def _areas(picture: Picture) -> list[Region]:
     """Connected areas of one colour, at the picture's size."""
     height, width = picture.shape[:2]
     scale = min(1.0, WORKING / max(height, width))
-    small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    size = tuple(max(round(side * scale), 1) for side in (width, height))
+    small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
     lab = cv2.cvtColor(cv2.medianBlur(small, 5), cv2.COLOR_RGB2LAB).reshape(-1, 3)
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_MAX_ITER, 20, 0.5)
+    count = min(COLORS, len(np.unique(lab, axis=0)))
     cv2.setRNGSeed(0)
     _, colors, _ = cv2.kmeans(
-        lab.astype(np.float32), COLORS, np.empty(0), criteria, 1, cv2.KMEANS_PP_CENTERS
+        lab.astype(np.float32), count, np.empty(0), criteria, 1, cv2.KMEANS_PP_CENTERS
     )
     colors = colors.reshape(small.shape[:2])
-    found = []
-    for color in range(COLORS):
-        for region in _parts(colors == color):
-            large = cv2.resize(
-                region.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST
-            )
-            found.append(large > 0)
-    return found
+    parts = [part for color in range(count) for part in _parts(colors == color)]
+    parts = sorted(parts, key=lambda part: -int(part.sum()))[:MOST]
+    enlarged = (
+        cv2.resize(part.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+        for part in parts
+    )
+    return [part > 0 for part in enlarged]

@@ -36,14 +36,19 @@ class ObjectConfig:
             )
 
 
-def instances(masks: Sequence[Region], config: ObjectConfig) -> list[int]:
+def instances(masks: Sequence[Region], config: ObjectConfig, *, ground: bool = True) -> list[int]:
     """Numbers of the masks that are instances, the largest first: where masks overlap the higher
-    id owns a pixel, and so the smaller one is seen."""
+    id owns a pixel, and so the smaller one is seen.
+
+    Args:
+        ground: one of the masks may be the picture's ground, which is no instance.
+    """
     areas = np.array([mask.sum() for mask in masks])
     if not areas.size:
         return []
     pixels = masks[0].size
-    order = [i for i in np.argsort(-areas, kind="stable") if 0 < areas[i] < BACKGROUND * pixels]
+    most = BACKGROUND * pixels if ground else pixels + 1
+    order = [i for i in np.argsort(-areas, kind="stable") if 0 < areas[i] < most]
     kept: list[int] = []
     for index in order:
         if areas[index] < config.min_area * pixels or len(kept) == config.max_count:

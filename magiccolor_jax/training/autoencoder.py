@@ -1,11 +1,13 @@
 """Trains the KL autoencoder from nothing, where no pretrained one is at hand.
 
-It learns from crops of the scenes' pages and of their references. The run's folder is that of any
-training; at the end it also holds `model/`, a model folder with the autoencoder alone, whose
-scaling factor gives latents of deviation 1.
+It learns from crops of the scenes' pages and of their references. The run's folder holds
+checkpoints, metrics, previews and settings.json; at its end also `model/`, a model folder with the
+autoencoder alone, whose scaling factor gives latents of deviation 1.
 """
 
 import dataclasses
+import json
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -24,12 +26,12 @@ from rich.console import Console
 
 from magiccolor_jax.checkpoint import ModelConfig, save_network, write_config
 from magiccolor_jax.data.listing import digest
-from magiccolor_jax.data.pictures import write_png
-from magiccolor_jax.data.scenes import Source
+from magiccolor_jax.data.pictures import CaseError, write_png
+from magiccolor_jax.data.scenes import Scene, Source
 from magiccolor_jax.data.sources import Concatenation, open_source
 from magiccolor_jax.data.transforms import WHITE, resize
 from magiccolor_jax.encoders.vae import VAE, VAEConfig
-from magiccolor_jax.files import atomic_directory
+from magiccolor_jax.files import atomic_directory, atomic_file, code_version
 from magiccolor_jax.nn.abstract import abstract
 from magiccolor_jax.training.checkpoints import Checkpoints, Position
 from magiccolor_jax.training.config import SaveConfig
@@ -37,6 +39,7 @@ from magiccolor_jax.training.folder import claimed
 from magiccolor_jax.training.optim import OptimConfig, make_optimizer
 from magiccolor_jax.training.parameters import Layout, Parameters
 from magiccolor_jax.training.preview import tile
+from magiccolor_jax.training.record import plain
 from magiccolor_jax.training.reports import Averages, Clock, Reporter, memory_gb
 from magiccolor_jax.training.step import TrainState
 from magiccolor_jax.training.stopping import PreemptedError, Stop
@@ -50,6 +53,9 @@ CROPS = 3
 LARGEST = 1.5
 """Largest picture that crops are cut from, in pages: references are drawn larger than they are
 shown."""
+
+ATTEMPTS = 8
+"""Scenes that are tried for one crop."""
 
 PREVIEWED = 6
 """Crops on a preview."""
@@ -92,11 +98,14 @@ class AutoencoderConfig:
     every: int = 100
     """Steps between lines of progress."""
     preview_every: int = 2000
-    """Steps between preview pictures."""
+    """Steps between preview pictures; 0: none."""
     threads: int = 2
     """Threads that cut crops."""
 
     def __post_init__(self):
+        names = ("crop", "page", "batch", "steps", "every", "threads")
+        if bad := {name: getattr(self, name) for name in names if getattr(self, name) < 1}:
+            raise ValueError(f"AutoencoderConfig: expected at least 1, got {bad}")
         if self.crop % self.network.reduction:
             raise ValueError(
                 f"AutoencoderConfig: crop must be a multiple of {self.network.reduction}, "
@@ -113,7 +122,7 @@ class Crops(NamedTuple):
     def __call__(self, number: int) -> UInt8[np.ndarray, "S S 3"]:
         """A part of a page, or of a picture of one of its instances."""
         rng = np.random.default_rng([CROPS, self.config.seed, number])
-        scene = self.source[int(rng.integers(len(self.source)))]
+        scene = self._scene(rng)
         views = [view.picture for views in scene.views for view in views]
         shown = [scene.target, *views]
         # As often a page as a reference, whatever their numbers.
@@ -122,6 +131,16 @@ class Crops(NamedTuple):
         if which:
             longest *= LARGEST * rng.uniform(0.5, 1.0)
         return _crop(shown[which], longest, self.config.crop, rng)
+
+    def _scene(self, rng: np.random.Generator) -> Scene:
+        """One that can be read; raises CaseError where too many in a row cannot."""
+        for attempt in range(ATTEMPTS):
+            try:
+                return self.source[int(rng.integers(len(self.source)))]
+            except CaseError:
+                if attempt == ATTEMPTS - 1:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
 
 
 def _crop(
@@ -187,6 +206,9 @@ class AutoencoderTraining:
         self.config.out.mkdir(parents=True, exist_ok=True)
         with ExitStack() as held, Stop().listening() as stop:
             held.enter_context(claimed(self.config.out))
+            with atomic_file(self.config.out / "settings.json") as temporary:
+                settings = {"code": code_version(), "config": plain(self.config)}
+                temporary.write_text(json.dumps(settings, indent=2, default=str) + "\n")
             try:
                 self.checkpoints = Checkpoints(self.config.out / "checkpoints", self.config.save)
                 state, position = self._begin()
@@ -235,7 +257,9 @@ class AutoencoderTraining:
                     self._report(reporter, finished, averages, clock)
                 last = stop.asked or finished == config.steps
                 with clock.pause():
-                    if finished % config.preview_every == 0 or finished == config.steps:
+                    if config.preview_every and (
+                        finished % config.preview_every == 0 or finished == config.steps
+                    ):
                         self._preview(finished, state, pixels)
                     if last or finished % config.save.every == 0:
                         self.checkpoints.save(
@@ -294,15 +318,14 @@ class AutoencoderTraining:
         write_png(self.config.out / "previews" / f"{finished:07}.png", tile(rows))
 
     def _export(self, state: TrainState) -> None:
-        """Writes the averaged network as a model folder."""
+        """Writes the averaged network as a model folder, in place of an earlier part's."""
         folder, config = self.config.out / "model", self.config
-        if folder.exists():
-            return
         held_out = range(config.steps * config.batch, (config.steps + 8) * config.batch)
         pixels = np.stack([Crops(self.source, config)(number) for number in held_out])
         _, spread = self.rebuild(state.average, pixels)
         sizes = dataclasses.replace(config.network, scaling_factor=1 / float(spread))
         assert state.average is not None, "always kept"
+        shutil.rmtree(folder, ignore_errors=True)
         with atomic_directory(folder) as new:
             save_network(new / "vae.safetensors", self.layout.build(state.average))
             write_config(new, ModelConfig(networks={"vae": sizes}, sizes=Sizes(page=config.page)))

@@ -45,9 +45,9 @@ class TrainArgs(TrainConfig):
 class AutoencoderArgs(AutoencoderConfig):
     """Train the autoencoder, where no pretrained one is at hand.
 
-    The run's folder gets checkpoints/, metrics.jsonl, TensorBoard events, previews/ and, at the
-    end, model/ with the autoencoder. The same command goes on where an earlier one ended. Exit code
-    0: done, 1: failed, 75: preempted, run it again.
+    The run's folder gets checkpoints/, metrics.jsonl, TensorBoard events, previews/, settings.json
+    and, at the end, model/ with the autoencoder. The same command goes on where an earlier one
+    ended. Exit code 0: done, 1: failed, 75: preempted, run it again.
     """
 
     compilation_cache: Path = Path("~/.cache/magiccolor_jax/compiled")

@@ -12,9 +12,9 @@ Trains one stage. PRESET is the name of a preset or the path of a file like one:
 
 {presets}
 
-`magiccolor train PRESET --help` lists every flag with the preset's value. The folder to start from
-(--init) and the run's own (--out) must be given. A run that ended early goes on by the same
-command.
+`magiccolor train PRESET --help` lists every flag with the preset's value. The run's own folder
+(--out) must be given, and the one to start from (--init), or an autoencoder's --sources. A run that
+ended early goes on by the same command.
 """
 
 
@@ -33,8 +33,7 @@ def load_preset(name: str) -> dict[str, Any]:
 
 def preset_names() -> list[str]:
     """Names of the presets that came with the package."""
-    tiny = [f"tiny/{name}" for name in presets.names_in(PRESETS / "tiny")]
-    return presets.names_in(PRESETS) + tiny
+    return presets.names_in(PRESETS)
 
 
 def usage() -> str:

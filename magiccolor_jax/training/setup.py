@@ -97,7 +97,7 @@ def data_fingerprint(data: Sampling) -> str:
     """Tells trainings apart that see other samples: by scenes and their order, what happens to
     them, and the plan."""
     maker = data.maker
-    words = maker.play, maker.recipe, maker.sizes, maker.instances
+    words = maker.play, maker.recipe.of_training(), maker.sizes, maker.instances
     return digest([data.plan.fingerprint(), data.source.fingerprint(), *words])
 
 

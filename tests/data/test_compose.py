@@ -87,14 +87,50 @@ def test_lines_show_no_colour(scenes):
 
 
 def test_twins_differ_in_colour_alone(library, monkeypatch):
+    """On the page they are the same row of the library."""
+    taken, draw = [], composing.compose
+
+    def noted(art, rows, palettes, rng):
+        taken.append((rows, palettes))
+        return draw(art, rows, palettes, rng)
+
     monkeypatch.setattr(composing, "TWINS", 1.0)
-    for index in range(20):
-        scene = ArtScenes(library)[index]
-        if len(scene.masks) > 1:
-            one, two = (views[0].picture for views in scene.views[:2])
-            assert np.any(one != two)
-            colors = [len(np.unique(x.reshape(-1, 3), axis=0)) for x in (one, two)]
-            assert colors == [3, 3]
+    monkeypatch.setattr(composing, "compose", noted)
+    source = ArtScenes(library)
+    for index in np.flatnonzero(source.counts > 1)[:20]:
+        source[int(index)]
+        rows, palettes = taken[-1]
+        assert rows[0].shown == rows[1].shown and np.any(palettes[0] != palettes[1])
+
+
+def test_what_cannot_be_laid_out_is_told(tmp_path):
+    """A stroke of one pixel has no pixel that is mostly covered once it is smaller."""
+    path = write_library(tmp_path / "art.npz")
+    with np.load(path) as stored:
+        parts = dict(stored)
+    parts["idx"][:] = 0
+    parts["idx"][:, 24, 10:40:7] = 1
+    np.savez(path, **parts)
+    source = ArtScenes(path)
+    with pytest.raises(CaseError, match=r"none in 12 rounds"):
+        for index in range(20):
+            source[index]
+
+
+def test_small_libraries_are_refused(tmp_path):
+    path = write_library(tmp_path / "art.npz", {"noto": ["cat", "dog"], "fxemoji": ["cat"]})
+    with pytest.raises(CaseError, match=r"at least so many subjects.*got [12]"):
+        open_source(f"art:{path}")
+    with pytest.raises(CaseError, match="of the split 'sources', got 1"):
+        open_source(f"art-sources:{path}")
+
+
+def test_other_drawings_have_another_fingerprint(library, tmp_path):
+    with np.load(library) as stored:
+        parts = dict(stored)
+    parts["line"] = 255 - parts["line"]
+    np.savez(tmp_path / "other.npz", **parts)
+    assert ArtScenes(tmp_path / "other.npz").fingerprint() != ArtScenes(library).fingerprint()
 
 
 def test_every_instance_is_seen(library, monkeypatch):
@@ -142,18 +178,39 @@ def test_scenes_are_trained_on_like_any_others(scenes):
     assert sample.case.valid.sum() >= 1 and sample.target.shape[1:3] == (64, 64)
 
 
-@pytest.mark.parametrize("damage", ["text", "no line", "short"])
+DAMAGES = {
+    "no line": lambda parts: parts.pop("line"),
+    "short": lambda parts: parts.update(meta=changed_meta(parts, slice(None, -1))),
+    "no source": lambda parts: parts.update(meta=changed_meta(parts, slice(None), "src")),
+    "float": lambda parts: parts.update(idx=parts["idx"].astype(np.float32)),
+    "one colour": lambda parts: parts.update(palette=parts["palette"][:, :1]),
+    "empty drawing": lambda parts: parts["idx"].__setitem__(3, 0),
+}
+
+
+def changed_meta(parts, kept, without=None):
+    meta = json.loads(str(parts["meta"]))[kept]
+    return np.array(json.dumps([{k: v for k, v in m.items() if k != without} for m in meta]))
+
+
+@pytest.mark.parametrize("damage", ["nothing", "text", "torn", *DAMAGES])
 def test_what_is_no_library_is_refused(library, tmp_path, damage):
     path = tmp_path / "art.npz"
     with np.load(library) as stored:
         parts = dict(stored)
-    if damage == "text":
+    if damage in DAMAGES:
+        DAMAGES[damage](parts)
+        np.savez_compressed(path, **parts)
+    elif damage == "torn":
+        np.savez_compressed(path, **parts)
+        content = bytearray(path.read_bytes())
+        content[len(content) // 3 : len(content) // 2] = bytes(
+            len(content) // 2 - len(content) // 3
+        )
+        path.write_bytes(content)
+    elif damage == "text":
         path.write_text("no archive")
     else:
-        if damage == "no line":
-            del parts["line"]
-        else:
-            parts["meta"] = np.array(json.dumps(json.loads(str(parts["meta"]))[:-1]))
-        np.savez(path, **parts)
-    with pytest.raises(CaseError, match="library of drawings.*build_art"):
+        path.touch()
+    with pytest.raises(CaseError, match="a library of drawings is an .npz"):
         open_source(f"art:{path}")

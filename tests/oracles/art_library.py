@@ -11,7 +11,7 @@ SIDE = 48
 KINDS = {
     "noto": ["cat", "dog", "sun", "moon", "tree", "ship"],
     "fluent": ["cat", "dog", "sun", "star"],
-    "fxemoji": ["cat", "boat"],
+    "fxemoji": ["cat", "boat", "bee", "pear", "lamp"],
     "dicebear-avataaars": ["one"],
 }
 """Source -> its subjects."""

@@ -53,11 +53,11 @@ def masks(folder):
 def test_pictures_are_cut_without_a_model(pictures, tmp_path, capsys):
     out = tmp_path / "out"
     assert cut(pictures, "--out", out) == 0
-    found = masks(out / "masks/one")
+    found = masks(out / "instances/one")
     assert len(found) == 2 and set(np.unique(found)) == {0, 255}
     colors = [tuple(np.median(drawn()[mask > 0], axis=0)) for mask in found]
     assert colors == [(200, 40, 40), (40, 60, 200)]
-    assert len(masks(out / "masks/deep/two")) == 2
+    assert len(masks(out / "instances/deep/two")) == 2
     shown = np.asarray(Image.open(out / "overlays/deep/two.png"))
     assert shown.shape == (120, 160, 3) and np.any(shown != drawn()[:, ::-1])
     said = capsys.readouterr().err
@@ -73,7 +73,7 @@ def test_coco_has_the_masks(pictures, tmp_path):
     names = {image["id"]: image["file_name"] for image in coco["images"]}
     (first, *_) = [a for a in coco["annotations"] if names[a["image_id"]].endswith("one.png")]
     mask = rle.decode(first["segmentation"])
-    np.testing.assert_array_equal(mask, masks(out / "masks/one")[0] > 0)
+    np.testing.assert_array_equal(mask, masks(out / "instances/one")[0] > 0)
     left, top, width, height = first["bbox"]
     assert first["area"] == mask.sum() == mask[top : top + height, left : left + width].sum()
     assert mask[:, left].any() and mask[top].any() and not mask[:, left - 1].any()
@@ -82,13 +82,13 @@ def test_coco_has_the_masks(pictures, tmp_path):
 def test_what_is_cut_is_not_cut_again(pictures, tmp_path, capsys):
     out = tmp_path / "out"
     assert cut(pictures, "--out", out) == 0
-    record = out / "masks/one/instances.json"
+    record = out / "instances/one/instances.json"
     before = record.stat().st_mtime_ns
     (pictures / "three.png").write_bytes(b"no picture")
     assert cut(pictures, "--out", out) == 1
     assert "failed three" in capsys.readouterr().err and record.stat().st_mtime_ns == before
     assert cut(pictures, "--out", out, "--max-count", 1) == 1
-    assert len(masks(out / "masks/one")) == 1
+    assert len(masks(out / "instances/one")) == 1
     assert len(json.loads((out / "coco.json").read_text())["images"]) == 2
 
 
@@ -110,20 +110,103 @@ def test_sam_answers_prompts_in_their_order(pictures, sam, tmp_path):
     (tmp_path / "prompts.json").write_text(json.dumps({"one.png": entries}))
     words = ("--prompts", tmp_path / "prompts.json")
     assert cut(one, "--out", tmp_path / "file", "--model", sam, *words) == 0
-    both = [masks(tmp_path / name / "masks/one") for name in ("words", "file")]
+    both = [masks(tmp_path / name / "instances/one") for name in ("words", "file")]
     assert len(both[0]) == 3
     np.testing.assert_array_equal(both[0], both[1])
     swapped = {"one": [entries[1], entries[0]]}
     (tmp_path / "prompts.json").write_text(json.dumps(swapped))
     assert cut(one, "--out", tmp_path / "file", "--model", sam, *words) == 0
-    np.testing.assert_array_equal(masks(tmp_path / "file/masks/one"), both[0][1::-1])
+    np.testing.assert_array_equal(masks(tmp_path / "file/instances/one"), both[0][1::-1])
+
+
+def test_a_prompt_is_answered_whatever_others_ask(pictures, sam, tmp_path):
+    entries = [
+        {"points": [[40, 60]]},
+        {"points": [[40, 60], [110, 40]], "labels": [1, 0]},
+        {"box": [10, 30, 70, 90]},
+        {"box": [10, 30, 70, 90], "points": [[40, 60]]},
+    ]
+    rows = {"together": entries} | {f"{i}": [entry] for i, entry in enumerate(entries)}
+    found = {}
+    for name, row in rows.items():
+        (tmp_path / "prompts.json").write_text(json.dumps({"one": row}))
+        words = ("--model", sam, "--prompts", tmp_path / "prompts.json")
+        assert cut(pictures / "one.png", "--out", tmp_path / name, *words) == 0
+        found[name] = masks(tmp_path / name / "instances/one")
+    for index in range(len(entries)):
+        np.testing.assert_array_equal(found["together"][index], found[f"{index}"][0])
+
+
+def test_what_a_person_changed_is_kept(pictures, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert cut(pictures, "--out", out) == 0
+    mask = out / "instances/one/2.png"
+    before = mask.read_bytes()
+    save(mask, np.zeros((120, 160), np.uint8))
+    assert cut(pictures, "--out", out, "--max-count", 1) == 1
+    assert "changed by hand are kept" in capsys.readouterr().err
+    mask.write_bytes(before)
+    save(out / "instances/one/mine.png", drawn())
+    assert cut(pictures, "--out", out, "--max-count", 1) == 1
+    assert (out / "instances/one/mine.png").exists() and mask.exists()
+    (out / "instances/one/mine.png").unlink()
+    save(out / "overlays/one.png", drawn())
+    assert cut(pictures, "--out", out, "--max-count", 1) == 1
+    assert "none of ours" in capsys.readouterr().err
+    (out / "overlays/one.png").unlink()
+    assert cut(pictures, "--out", out, "--max-count", 1) == 0
+    (out / "coco.json").write_text('{"images": []}')
+    assert cut(pictures, "--out", out) == 1 and "coco.json exists" in capsys.readouterr().err
+
+
+def test_a_run_that_died_is_cut_again(pictures, tmp_path, monkeypatch):
+    from magiccolor_jax.prepare import cuts
+
+    out, written = tmp_path / "out", []
+
+    def dying(path, *rest):
+        written.append(path)
+        raise KeyboardInterrupt
+
+    assert cut(pictures, "--out", out, "--max-count", 1) == 0
+    monkeypatch.setattr(cuts, "write_png", dying)
+    assert cut(pictures, "--out", out) == 130 and written
+    monkeypatch.undo()
+    assert cut(pictures, "--out", out, "--max-count", 1) == 0
+    assert len(masks(out / "instances/one")) == len(masks(out / "instances/deep/two")) == 1
+    assert len(json.loads((out / "coco.json").read_text())["images"]) == 2
+
+
+def test_odd_pictures_do_not_stop_the_others(pictures, tmp_path, capsys):
+    colors = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 0]]], np.uint8)
+    save(pictures / "a.png", colors)
+    save(pictures / "b.png", np.arange(3000, dtype=np.uint8)[None, :, None].repeat(3, 2))
+    (pictures / "c.png").symlink_to("nowhere.png")
+    assert cut(pictures, "--out", tmp_path / "out") == 1
+    assert "failed c" in capsys.readouterr().err
+    assert len(masks(tmp_path / "out/instances/one")) == 2
+
+
+def test_pictures_may_lie_below_out(pictures):
+    assert cut(pictures / "one.png", "--out", pictures) == 0
+    assert cut(pictures / "deep", "--out", pictures) == 0
+    assert len(json.loads((pictures / "coco.json").read_text())["images"]) == 2
+
+
+def test_a_cropped_drawing_is_one_instance(tmp_path):
+    picture = np.zeros((100, 120, 4), np.uint8)
+    picture[2:98, 2:118] = (200, 60, 60, 255)
+    save(tmp_path / "one.png", picture)
+    assert cut(tmp_path / "one.png", "--out", tmp_path / "out") == 0
+    (mask,) = masks(tmp_path / "out/instances/one")
+    assert (mask > 0).sum() == 96 * 116
 
 
 def test_sam_finds_by_itself(pictures, sam, tmp_path, capsys):
     thresholds = ("--pred-iou-thresh", 0, "--stability-score-thresh", 0, "--points-per-side", 4)
     words = ("--model", sam, "--max-count", 3, "--no-merge", "--min-area", 0, *thresholds)
     assert cut(pictures / "one.png", "--out", tmp_path / "out", *words) == 0
-    record = json.loads((tmp_path / "out/masks/one/instances.json").read_text())
+    record = json.loads((tmp_path / "out/instances/one/instances.json").read_text())
     assert record["how"] == "SAM" and 1 <= len(record["instances"]) <= 3
     assert all("score" in each for each in record["instances"])
     assert "SAM on cpu" in capsys.readouterr().err
@@ -154,10 +237,16 @@ def test_errors(pictures, tmp_path, capsys, words, message):
     [
         ("[", "must be JSON"),
         ("[]", "expected an object"),
-        ('{"one": [{"points": [[1, 2, 3]]}]}', "one, prompt 0: expected points"),
+        ('{"one": [{"points": [[1, 2, 3]]}]}', "one, prompt 1: expected points"),
         ('{"one": [{"colour": 1}]}', "expected some of points"),
         ('{"one": [{"points": [[1, 2]], "labels": [1, 0]}]}', "as many labels"),
         ('{"one": [{"points": [], "labels": []}]}', "expected points"),
+        ('{"one": 5}', "expected a list of prompts"),
+        ('{"one": []}', "expected a list of prompts"),
+        ('{"one": [{"points": 5}]}', "one, prompt 1: expected points"),
+        ('{"one": [{"points": [[1, 2]], "labels": null}]}', "expected points"),
+        ('{"one": [{"box": [9, 2, 3, 4]}]}', "expected left < right"),
+        ('{"one": [{"box": [1, 2, 3, 4]}], "one.png": [{"box": [1, 2, 3, 4]}]}', "named once"),
         ('{"four": [{"box": [1, 2, 3, 4]}]}', "of no picture that is given: four"),
         ('{"one": [{"points": [[200, 4]]}]}', "prompts lie on the picture: expected 0..160"),
     ],

@@ -1,6 +1,7 @@
 """Colours under the sketch's own lines."""
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -56,14 +57,14 @@ def test_colours_are_whole_up_to_the_lines(done):
     error = np.abs(done.colors.astype(int) - target)[inside]
     assert error.max() <= 20 and error.mean() < 3
     blurred = cv2.resize(network_page(target, drawing()[0])[FIT.placed.slices], (WIDTH, HEIGHT))
-    assert np.abs(blurred - target)[inside].max() > 100
+    assert np.abs(blurred - target)[inside].max() > 80
 
 
 def test_lines_are_the_sketchs_own(done):
     sketch, _, masks = drawing()
     black = (sketch == 0).all(axis=2)
     assert not done.picture[black].any() and black.sum() > 1000
-    np.testing.assert_allclose(done.ink[black], 1)
+    assert (done.lines[black] == (0, 0, 0, 255)).all()
     marked = np.any(np.array(masks) > 0, axis=0)
     np.testing.assert_array_equal(done.picture[~marked], sketch[~marked])
     share = done.picture[marked] / np.maximum(done.colors[marked], 1)
@@ -96,21 +97,54 @@ def test_whatever_it_was_drawn_with(kind):
     assert (line[0] > 60 and line[1] < 10) if kind == "red pencil" else line.max() < 10
 
 
-def test_layers_make_up_the_page(done):
+@pytest.mark.parametrize("color", [(0, 0, 0), (120, 120, 120), (200, 0, 0)])
+def test_layers_make_up_the_page(color):
+    """With black, grey and red lines; antialiased ones among them."""
+    sketch, target, masks = drawing()
+    sketch = np.maximum(sketch, np.uint8(color))
+    done = finish(network_page(target, sketch), sketch, masks, FIT, RECIPE)
     parts = layers(done)
     assert list(parts) == ["lines", "colors", "flat_1", "mask_1", "flat_2", "mask_2"]
-    masks = np.array(drawing()[2])
     for number in (1, 2):
         np.testing.assert_array_equal(parts[f"mask_{number}"], masks[number - 1])
-        flat = parts[f"flat_{number}"]
-        np.testing.assert_array_equal(flat[..., 3], masks[number - 1])
-    page = Image.new("RGBA", (WIDTH, HEIGHT), "white")
-    for name in ("flat_1", "flat_2", "lines"):
-        page.alpha_composite(Image.fromarray(parts[name]))
-    marked = masks.any(axis=0)
-    laid = np.asarray(page)[..., :3].astype(int)
-    solid = marked & ((done.ink == 0) | (done.ink == 1))
-    assert np.abs(laid - done.picture)[solid].max() <= 2
+        np.testing.assert_array_equal(parts[f"flat_{number}"][..., 3], masks[number - 1])
+    marked = np.any(np.array(masks) > 0, axis=0)
+    np.testing.assert_array_equal(parts["colors"][..., 3] > 0, marked)
+    pages = []
+    for names in (("flat_1", "flat_2", "lines"), ("colors", "lines")):
+        page = Image.new("RGBA", (WIDTH, HEIGHT), "white")
+        for name in names:
+            page.alpha_composite(Image.fromarray(parts[name]))
+        pages.append(np.asarray(page)[..., :3].astype(int))
+    np.testing.assert_array_equal(*pages)
+    if color == (0, 0, 0):  # black only takes away, in a layer as on the page
+        assert np.abs(pages[0] - done.picture)[marked].max() <= 2
+    laid_on_white = Image.new("RGBA", (WIDTH, HEIGHT), "white")
+    laid_on_white.alpha_composite(Image.fromarray(parts["lines"]))
+    assert np.abs(np.asarray(laid_on_white)[..., :3].astype(int) - sketch).max() <= 6
+
+
+def test_a_page_without_masks_is_one_layer_of_colours():
+    sketch, target, _ = drawing()
+    parts = layers(finish(network_page(target, sketch), sketch, [], FIT, RECIPE))
+    assert list(parts) == ["lines", "colors"] and (parts["colors"][..., 3] == 255).all()
+
+
+@pytest.mark.parametrize("pair", [(1, 4), (2, 5), (3, 0), (1, 16), (5, 10)])
+def test_no_edge_of_a_mask_lets_colours_through(pair):
+    """Whatever the numbers of neighbours; no line parts them."""
+    target = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
+    target[100:500, 200:400] = LEFT
+    if pair[1]:
+        target[100:500, 400:600] = RIGHT
+    masks = np.zeros((max(pair), HEIGHT, WIDTH), np.uint8)
+    masks[pair[0] - 1, 100:500, 200:400] = 255
+    if pair[1]:
+        masks[pair[1] - 1, 100:500, 400:600] = 255
+    sketch = np.full_like(target, 255)
+    done = finish(network_page(target, sketch), sketch, list(masks), FIT, RECIPE)
+    error = np.abs(done.picture.astype(int) - target)[110:490, 210:590]
+    assert error.max() < 45  # where edges are no edges to it: 91
 
 
 def test_higher_numbers_own_what_two_masks_mark():
@@ -129,7 +163,7 @@ def test_any_size(scale):
     fit = fit_page(small[0].shape[:2], RECIPE, Sizes(page=128, canvas=128, reference=112, clip=32))
     page = place(small[1], fit, 255)
     done = finish(page, small[0], small[2:], fit, RECIPE)
-    assert done.picture.shape == small[0].shape and np.isfinite(done.ink).all()
+    assert done.picture.shape == small[0].shape
 
 
 @pytest.fixture
@@ -163,3 +197,11 @@ def test_layers_from_the_command_line(case, nano_model, tmp_path, capsys, compil
     assert json.loads((out / "manifest.json").read_text())["recipe"]["finish"] == "lines"
     assert colorize(case, nano_model, out, "--finish", "lines", "--layers") == 0
     assert "0 coloured, 1 done before" in capsys.readouterr().err
+    (out / "case.png").unlink()
+    save(out / "case.layers/mine.png", sketch)
+    assert colorize(case, nano_model, out, "--finish", "lines", "--layers") == 1
+    assert "none of ours (mine.png)" in capsys.readouterr().err
+    (out / "case.layers/mine.png").rename(tmp_path / "mine.png")
+    shutil.copy(out / "case.layers/mask_2.png", out / "case.layers/mask_3.png")
+    assert colorize(case, nano_model, out, "--finish", "lines", "--layers") == 0
+    assert not (out / "case.layers/mask_3.png").exists()

@@ -1,5 +1,6 @@
 """A night's work: what is skipped, reported, written and left behind."""
 
+import dataclasses
 import errno
 import io
 import json
@@ -32,7 +33,7 @@ class FakeColorizer(Colorizer):
         self.seen: list[Path] = []
         self.reports: list = []
 
-    def stream(self, cases, settings, *, batch_size, report):
+    def stream(self, cases, settings, *, batch_size, report, layers):
         self.reports.append(report)
         for index, case in enumerate(cases):
             self.seen.append(case)
@@ -312,3 +313,13 @@ def test_a_read_only_output_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(job.os, "access", lambda *_: False)
     with pytest.raises(ValueError, match="no permission to write"):
         job.make_folder(tmp_path)
+
+
+def test_fields_that_are_newer_than_a_picture_have_their_defaults():
+    """A recipe of one's own is stored whole; a version that knew fewer fields made the picture."""
+    recipe = dataclasses.replace(Recipe.paper(), token_drop=0.2)
+    stored = json.loads(json.dumps(recipe.to_json()))
+    old = {name: value for name, value in stored.items() if name != "finish"}
+    assert job._completed({"recipe": old}) == {"recipe": stored}
+    for made_by in ({}, {"recipe": "paper"}, {"recipe": {"unknown": 1}}):
+        assert job._completed(made_by) == made_by

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from magiccolor_jax import cli
 from magiccolor_jax.checkpoint import load_network, read_config
+from magiccolor_jax.data.pictures import CaseError
 from magiccolor_jax.encoders.vae import VAEConfig
 from magiccolor_jax.training import autoencoder as training
 from magiccolor_jax.training.autoencoder import (
@@ -127,6 +128,41 @@ def test_the_command(art, tmp_path, capsys):
     assert "tiny/autoencoder" in capsys.readouterr().out
     with pytest.raises(ValueError, match="crop must be a multiple of 8"):
         config(art, tmp_path, crop=20)
+
+
+def test_going_on_with_more_steps_makes_another_model(art, tmp_path):
+    out = tmp_path / "run"
+    made = []
+    for steps in (2, 4):
+        assert AutoencoderTraining(config(art, out, steps=steps), QUIET).run() == 0
+        made.append((out / "model/vae.safetensors").read_bytes())
+    assert made[0] != made[1]
+
+
+def test_bad_settings(art, tmp_path):
+    for name in ("batch", "steps", "every", "threads", "crop"):
+        with pytest.raises(ValueError, match=f"expected at least 1, got .*{name}"):
+            config(art, tmp_path, **{name: 0})
+    assert config(art, tmp_path, preview_every=0).preview_every == 0
+
+
+def test_what_cannot_be_read_is_passed_over(art, tmp_path, monkeypatch):
+    source = AutoencoderTraining(config(art, tmp_path), QUIET).source
+    read, tried = type(source).__getitem__, []
+
+    def failing(self, index):
+        tried.append(index)
+        if len(tried) < 8:
+            raise CaseError(tmp_path, "a", "b", "c", "d")
+        return read(self, index)
+
+    monkeypatch.setattr(type(source), "__getitem__", failing)
+    crops = Crops(source, config(art, tmp_path))
+    assert crops(0).shape == (16, 16, 3) and len(set(tried)) == 8
+    tried.clear()
+    monkeypatch.setattr(training, "ATTEMPTS", 2)
+    with pytest.raises(CaseError):
+        crops(0)
 
 
 @pytest.mark.slow

@@ -1,0 +1,205 @@
+"""Files of `magiccolor segment`: masks and a record per picture, overlays, COCO JSON.
+
+A picture's folder is renamed into place when it is whole. What a person has changed in it, or put
+there, is never overwritten.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from magiccolor_jax.data import rle
+from magiccolor_jax.data.pictures import write_png
+from magiccolor_jax.data.transforms import Picture, mask_box
+from magiccolor_jax.files import atomic_directory, atomic_file, sha256_of
+from magiccolor_jax.sampling.outputs import is_foreign, write_picture
+from magiccolor_jax.segment.objects import Region
+
+FOLDER, OVERLAYS = "instances", "overlays"
+
+RECORD = "instances.json"
+
+COCO, MARK = "coco.json", "magiccolor segment"
+"""COCO's file, and what its `info` says where it is ours."""
+
+COLORS = np.array(
+    [(230, 60, 60), (60, 160, 60), (70, 90, 230), (230, 180, 40), (180, 70, 200), (60, 190, 200)],
+    np.float32,
+)
+"""Of instances on an overlay, in turn."""
+
+
+class Instance(NamedTuple):
+    """A mask, and the network's guess of its quality."""
+
+    mask: Region
+    score: float | None
+
+
+class Cut(NamedTuple):
+    """A picture's instances, and by what they were found."""
+
+    found: list[Instance]
+    how: str
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What is known of a picture that was cut; empty where nothing is, or masks are missing."""
+    try:
+        found = json.loads((folder / RECORD).read_text())
+        whole = all((folder / name).is_file() for name in found["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return found if whole else {}
+
+
+def write_cut(
+    out: Path, name: str, path: Path, picture: Picture, cut: Cut, made_by: dict[str, Any]
+) -> None:
+    """Writes masks, record and overlay of a picture.
+
+    Args:
+        path: of the picture.
+        made_by: all that the masks depend on.
+
+    Raises:
+        ValueError: files stand there that are not ours.
+    """
+    folder, shown = out / FOLDER / name, out / OVERLAYS / f"{name}.png"
+    if is_foreign(shown):
+        raise ValueError(f"{shown} exists and is none of ours: move it, or choose another --out")
+    _remove_ours(folder)
+    write_picture(shown, overlay(picture, cut), made_by)
+    with atomic_directory(folder) as new:
+        files = {}
+        for number, instance in enumerate(cut.found, 1):
+            mask = new / f"{number}.png"
+            write_png(mask, np.where(instance.mask, np.uint8(255), np.uint8(0)))
+            files[mask.name] = sha256_of(mask)
+        height, width = picture.shape[:2]
+        record = {
+            "made_by": made_by,
+            "how": cut.how,
+            "file_name": str(path),
+            "height": height,
+            "width": width,
+            "files": files,
+            "instances": [_annotation(instance) for instance in cut.found],
+        }
+        (new / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+
+
+def _remove_ours(folder: Path) -> None:
+    """Removes what an earlier run left, unless somebody has worked on it.
+
+    Raises:
+        ValueError: somebody has.
+    """
+    if not folder.is_dir():
+        return
+    try:
+        ours = json.loads((folder / RECORD).read_text())["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        ours = {}
+    there = [path for path in sorted(folder.iterdir()) if path.name != RECORD]
+    changed = [p.name for p in there if not p.is_file() or ours.get(p.name) != sha256_of(p)]
+    if changed:
+        raise ValueError(
+            f"{folder}: masks that were changed by hand are kept: expected what an earlier run "
+            f"left, got {', '.join(changed)}; move the folder, or choose another --out"
+        )
+    for path in there:
+        path.unlink()
+    (folder / RECORD).unlink(missing_ok=True)
+    folder.rmdir()
+
+
+def _annotation(instance: Instance) -> dict[str, Any]:
+    """An instance as COCO has it."""
+    box = mask_box(instance.mask)
+    assert box is not None, "an instance has a pixel"
+    top, left, bottom, right = box
+    encoded = rle.encode(instance.mask)
+    counts = encoded["counts"]
+    return {
+        "segmentation": {
+            "size": encoded["size"],
+            "counts": counts.decode() if isinstance(counts, bytes) else counts,
+        },
+        "area": int(instance.mask.sum()),
+        "bbox": [left, top, right - left + 1, bottom - top + 1],
+        "iscrowd": 0,
+        "category_id": 1,
+        **({} if instance.score is None else {"score": round(instance.score, 4)}),
+    }
+
+
+def check_coco(out: Path) -> None:
+    """Raises ValueError where another's coco.json stands in the way."""
+    path = out / COCO
+    if not path.exists():
+        return
+    try:
+        ours = json.loads(path.read_text())["info"]["description"] == MARK
+    except (OSError, ValueError, KeyError, TypeError):
+        ours = False
+    if not ours:
+        raise ValueError(f"{path} exists and is none of ours: move it, or choose another --out")
+
+
+def write_coco(out: Path) -> None:
+    """Writes coco.json of all pictures that were cut into this folder, by any run."""
+    images, annotations = [], []
+    for path in sorted((out / FOLDER).rglob(RECORD)):
+        record = read_record(path.parent)
+        if not record:
+            continue
+        image = {key: record[key] for key in ("file_name", "height", "width")}
+        images.append({"id": len(images) + 1} | image)
+        for entry in record["instances"]:
+            numbers = {"id": len(annotations) + 1, "image_id": len(images)}
+            annotations.append(numbers | entry)
+    content = {
+        "info": {"description": MARK},
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "instance"}],
+    }
+    with atomic_file(out / COCO) as temporary:
+        temporary.write_text(json.dumps(content) + "\n")
+
+
+def overlay(picture: Picture, cut: Cut) -> Picture:
+    """The picture under its instances' colours, with outlines and numbers."""
+    shown = picture.astype(np.float32)
+    for number, instance in enumerate(cut.found):
+        color = COLORS[number % len(COLORS)]
+        shown[instance.mask] = 0.5 * shown[instance.mask] + 0.5 * color
+    drawn = np.ascontiguousarray(np.rint(shown).astype(np.uint8))
+    width = max(max(picture.shape[:2]) // 400, 1)
+    for number, instance in enumerate(cut.found):
+        color = tuple(map(int, COLORS[number % len(COLORS)] // 2))
+        outlines, _ = cv2.findContours(
+            instance.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+        )
+        cv2.drawContours(drawn, outlines, -1, color, width)
+        # Deep inside, where a number is read best.
+        inside = cv2.distanceTransform(instance.mask.astype(np.uint8), cv2.DIST_L2, 3)
+        y, x = np.unravel_index(inside.argmax(), inside.shape)
+        size = max(picture.shape[:2]) / 500
+        at = (int(x) - round(8 * size), int(y) + round(8 * size))
+        for stroke, ink in ((4, (255, 255, 255)), (2, (0, 0, 0))):
+            cv2.putText(
+                drawn,
+                str(number + 1),
+                at,
+                cv2.FONT_HERSHEY_SIMPLEX,
+                size * 0.8,
+                ink,
+                max(round(stroke * size), 1),
+                cv2.LINE_AA,
+            )
+    return drawn
