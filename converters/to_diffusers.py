@@ -37,7 +37,7 @@ TEXT_FOLDERS = ("scheduler", "tokenizer")
 def library_style(kind: str) -> KeyStyle:
     """The names under which its library loads a network."""
     transformers = {"dinov2": maps.DINOV2_TRANSFORMERS, "sam": maps.SAM_TRANSFORMERS}
-    return transformers.get(kind, maps.STYLES[kind][0])
+    return transformers[kind] if kind in transformers else maps.STYLES[kind][0]
 
 
 def plan_library(folder: Folder) -> Export:

@@ -150,7 +150,7 @@ class Devices:
     def _similarity(self, stem: str, pages: Sequence[Page]) -> Array:
         """Methods share the truth of a case, which is looked at once."""
         network, sizes = self._judges.networks[stem], self._judges.sizes[stem]
-        truths = {id(page.truth): page.truth for page in pages}
+        truths = {id(page.truth): page.truth for page in pages if page.truth is not None}
         made, truth = (
             embed(network, self._batch([encoder_pixels(stem, each, sizes) for each in pictures]))
             for pictures in ([page.picture for page in pages], [*truths.values()])
