@@ -6,6 +6,9 @@ RUN := $(VENV)/bin
 INSTALL := $(RUN)/pip install --quiet --constraint requirements.lock
 # Processes that test side by side, 3 GB each; a file's tests stay together and share its fixtures.
 WORKERS := 2
+# Programs of test size run for milliseconds, and optimising them would take longer than that. What
+# users run is optimised: so are the slow tests.
+QUICKLY := JAX_DISABLE_MOST_OPTIMIZATIONS=1
 
 .PHONY: demo test lint clean
 
@@ -13,7 +16,7 @@ demo: $(VENV)/core
 	$(RUN)/python scripts/demo.py --out demo
 
 test: $(VENV)/checked lint
-	$(RUN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
+	$(QUICKLY) $(RUN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
 lint: $(VENV)/checked
 	$(RUN)/ruff check .

@@ -16,7 +16,9 @@ def nano_model(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def compile_quickly() -> Iterator[None]:
-    """For programs that run for milliseconds: optimising them takes half of the time."""
+    """For programs that run for milliseconds: optimising them takes half of the time. `make test`
+    has it for all tests; slow ones run what users run."""
+    before = jax.config.jax_disable_most_optimizations
     jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_disable_most_optimizations", before)

@@ -171,6 +171,7 @@ def test_a_full_device_says_what_to_do(cases, nano_model, tmp_path, compiled, ca
     assert "use a smaller --batch-size" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_whole_pictures(cases, nano_model, tmp_path, compiled):
     out = tmp_path / "out"
     given = arguments(cases, nano_model, out, compiled)

@@ -320,8 +320,8 @@ class Colorizer:
 
     def _finished(
         self, page: Float[np.ndarray, "h w 3"], ready: _Ready
-    ) -> tuple[UInt8[np.ndarray, "H W 3"], Finished | None]:
-        """A page at its sketch's size (recipe `finish`)."""
+    ) -> tuple[np.ndarray, Finished | None]:
+        """A page at its sketch's size (recipe `finish`): [H W 3], 8 bits."""
         fit, case = ready.prepared.fit, ready.page
         if case is None:
             return self._quantise(restore_page(page, fit)), None

@@ -107,7 +107,7 @@ NIGHTLY = [pytest.mark.slow, pytest.mark.nightly]
     ("page", "steps", "scale"),
     [
         (SQUARE, 4, 3.5),
-        (WIDE, 20, 3.5),
+        pytest.param(WIDE, 20, 3.5, marks=pytest.mark.slow),
         pytest.param(SQUARE, 20, 3.5, marks=NIGHTLY),
         pytest.param(WIDE, 4, 0.0, marks=NIGHTLY),
         pytest.param(WIDE, 20, 1.0, marks=NIGHTLY),
