@@ -15,10 +15,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import tyro
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Int, UInt8
 from PIL import Image
 
 from magiccolor_jax.data.art import Art, read_art, render
+from magiccolor_jax.data.compose import Layer
 from magiccolor_jax.data.palette import PalettePlay, draw_recolouring, recolour
 from magiccolor_jax.data.selfplay import Reference, SelfPlay, make_reference
 from magiccolor_jax.evaluation.palettes import distance, palette_of
@@ -71,17 +72,6 @@ class Args:
     """Side of a page in pixels."""
     seed: int = 0
     """The same seed gives the same pages."""
-
-
-class Layer(NamedTuple):
-    """An instance at its size on the page."""
-
-    color: Float[np.ndarray, "h w 3"]
-    """0..255, times alpha."""
-    ink: Float[np.ndarray, "h w"]
-    """0..1."""
-    alpha: Float[np.ndarray, "h w"]
-    """0..1."""
 
 
 class Page(NamedTuple):
@@ -203,7 +193,8 @@ def _layer(
     size = (round(alpha.shape[1] * scale), round(alpha.shape[0] * scale))
     resized = functools.partial(cv2.resize, dsize=size, interpolation=cv2.INTER_AREA)
     ink = 1 - lines[box].astype(np.float32) / 255
-    return Layer(resized(picture[box] * alpha[..., None]), resized(ink), resized(alpha))
+    color = resized(picture[box] * alpha[..., None])
+    return Layer(color=color, alpha=resized(alpha), ink=resized(ink))
 
 
 def _free_place(
