@@ -18,7 +18,16 @@ def nano_model(tmp_path_factory) -> Path:
 def compile_quickly() -> Iterator[None]:
     """For programs that run for milliseconds: optimising them takes half of the time. `make test`
     has it for all tests; slow ones run what users run."""
-    before = jax.config.jax_disable_most_optimizations
+    before = jax.config.values["jax_disable_most_optimizations"]
     jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(scope="module")
+def compile_well() -> Iterator[None]:
+    """For comparisons as close as rounding: the order of sums is another without optimisations."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", before)

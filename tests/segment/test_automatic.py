@@ -18,6 +18,8 @@ from magiccolor_jax.segment.predictor import Predictor
 from magiccolor_jax.segment.sam import SAM
 from magiccolor_jax.segment.sam_config import SAMConfig
 
+pytestmark = pytest.mark.usefixtures("compile_well")
+
 TOLERANCE = 1e-5
 
 DIFFERENT = 2e-4
