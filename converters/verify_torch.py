@@ -14,9 +14,10 @@ from diffusers.models.controlnets.controlnet import ControlNetModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
-from converters import maps, to_diffusers
+from converters import maps
 from converters.containers import open_weights
 from converters.manifest import SourceRecord
+from converters.to_diffusers import library_style
 from converters.to_torch import kind_of
 from converters.verify import Arrays, random_inputs
 from converters.weightmap import wanted
@@ -49,7 +50,7 @@ def _state_dict(root: Path, source: SourceRecord, ours: Path, kind: str) -> Stat
     """The source's tensors in float32 under the names that the library loads."""
     shapes = {path: spec.shape for path, spec in TensorFile(ours).specs.items()}
     weight_map, style = maps.BY_KIND[kind], maps.style_named(kind, source.style)
-    named = to_diffusers.library_style(kind)
+    named = library_style(kind)
     state = {}
     with ExitStack() as stack:
         files = [stack.enter_context(open_weights(root / file.path)) for file in source.files]

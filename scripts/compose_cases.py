@@ -18,7 +18,7 @@ import tyro
 from jaxtyping import Int, UInt8
 from PIL import Image
 
-from magiccolor_jax.data.art import Art, read_art, render
+from magiccolor_jax.data.art import Art, drawn_box, read_art, render
 from magiccolor_jax.data.compose import Layer
 from magiccolor_jax.data.palette import PalettePlay, draw_recolouring, recolour
 from magiccolor_jax.data.selfplay import Reference, SelfPlay, make_reference
@@ -185,9 +185,7 @@ def _layer(
 ) -> Layer:
     """A drawing cut to its box and brought to its size."""
     picture, mask = render(indices, palette)
-    drawn = (mask > 0) | (lines < 128)  # an outline stands half outside of what it surrounds
-    rows, columns = np.flatnonzero(drawn.any(axis=1)), np.flatnonzero(drawn.any(axis=0))
-    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    box = drawn_box(indices, lines)
     alpha = mask[box].astype(np.float32) / 255
     scale = longer / max(alpha.shape)
     size = (round(alpha.shape[1] * scale), round(alpha.shape[0] * scale))

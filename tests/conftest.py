@@ -1,6 +1,7 @@
 """Fixtures that several folders of tests share."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -14,20 +15,25 @@ def nano_model(tmp_path_factory) -> Path:
     return write_nano_model(tmp_path_factory.mktemp("model") / "nano")
 
 
+@contextmanager
+def optimisations_disabled(disabled: bool) -> Iterator[None]:
+    """Whether XLA leaves most of them out, while the block lasts."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", disabled)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture(scope="module")
 def compile_quickly() -> Iterator[None]:
     """For programs that run for milliseconds: optimising them takes half of the time. `make test`
     has it for all tests; slow ones run what users run."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    with optimisations_disabled(True):
+        yield
 
 
 @pytest.fixture(scope="module")
 def compile_well() -> Iterator[None]:
     """For comparisons as close as rounding: the order of sums is another without optimisations."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    with optimisations_disabled(False):
+        yield

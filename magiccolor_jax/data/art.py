@@ -128,3 +128,12 @@ def render(
     """A drawing on white, and its mask, 0 or 255."""
     mask = np.where(indices > 0, np.uint8(255), np.uint8(0))
     return np.where(mask[..., None] > 0, palette[indices], np.uint8(WHITE)), mask
+
+
+def drawn_box(
+    indices: UInt8[np.ndarray, "R R"], lines: UInt8[np.ndarray, "R R"]
+) -> tuple[slice, slice]:
+    """Rows and columns of what is drawn: an outline stands half outside of what it surrounds."""
+    drawn = (indices > 0) | (lines < 128)
+    rows, columns = np.flatnonzero(drawn.any(axis=1)), np.flatnonzero(drawn.any(axis=0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from magiccolor_jax.data.art import Art, read_art, render
+from magiccolor_jax.data.art import Art, drawn_box, read_art, render
 from magiccolor_jax.data.palette import PalettePlay, draw_recolouring, recolour
 from magiccolor_jax.data.pictures import CaseError
 from magiccolor_jax.data.scenes import Outline, Scene, View
@@ -266,9 +266,7 @@ def warped(
     Args:
         longer: side of its box before that, in pixels.
     """
-    drawn = (indices > 0) | (lines < 128)  # an outline stands half outside of what it surrounds
-    rows, columns = np.flatnonzero(drawn.any(axis=1)), np.flatnonzero(drawn.any(axis=0))
-    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    box = drawn_box(indices, lines)
     picture, mask = render(indices[box], palette)
     color = np.where(mask[..., None] > 0, picture, np.uint8(0))
     planes = [np.dstack([color, mask]), WHITE - lines[box]]  # OpenCV takes four at most

@@ -48,12 +48,17 @@ class Cut(NamedTuple):
 
 def read_record(folder: Path) -> dict[str, Any]:
     """What is known of a picture that was cut; empty where nothing is, or masks are missing."""
+    found = _stored(folder)
+    return found if found and all((folder / name).is_file() for name in found["files"]) else {}
+
+
+def _stored(folder: Path) -> dict[str, Any]:
+    """The record as it stands; empty where there is none of ours."""
     try:
         found = json.loads((folder / RECORD).read_text())
-        whole = all((folder / name).is_file() for name in found["files"])
+        return found if isinstance(found["files"], dict) else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-    return found if whole else {}
 
 
 def write_cut(
@@ -100,10 +105,7 @@ def _remove_ours(folder: Path) -> None:
     """
     if not folder.is_dir():
         return
-    try:
-        ours = json.loads((folder / RECORD).read_text())["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        ours = {}
+    ours = _stored(folder).get("files", {})
     there = [path for path in sorted(folder.iterdir()) if path.name != RECORD]
     changed = [p.name for p in there if not p.is_file() or ours.get(p.name) != sha256_of(p)]
     if changed:
