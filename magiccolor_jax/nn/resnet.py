@@ -1,10 +1,34 @@
 """The residual block of UNet, ControlNet and VAE (diffusers `resnet.py` ResnetBlock2D)."""
 
+import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from magiccolor_jax.nn.spatial import conv3x3
+
+
+class GroupNorm(nnx.GroupNorm):
+    """PyTorch's GroupNorm: two-pass variance, statistics in f32 whatever the dtype is.
+
+    Sums run over positions first and over a group's channels last: XLA's CPU programs take a
+    quarter of the time that Flax's own reduction over both takes.
+    """
+
+    def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
+        wide = x.astype(jnp.float32)
+        centred = wide - self._group_means(wide)
+        scale = lax.rsqrt(self._group_means(jnp.square(centred)) + self.epsilon)
+        assert self.scale is not None and self.bias is not None, "both are used by default"
+        made = centred * (scale * self.scale[...]) + self.bias[...]
+        return made.astype(self.dtype)
+
+    def _group_means(self, x: Float[Array, "B h w C"]) -> Float[Array, "B 1 1 C"]:
+        """Of every position and channel of a group, for each of its channels."""
+        batch, channels = x.shape[0], x.shape[-1]
+        means = jnp.mean(x, axis=(1, 2)).reshape(batch, self.num_groups, -1).mean(axis=2)
+        return jnp.repeat(means, channels // self.num_groups, axis=1)[:, None, None, :]
 
 
 def group_norm(
@@ -15,16 +39,10 @@ def group_norm(
     dtype: DTypeLike,
     param_dtype: DTypeLike,
     rngs: nnx.Rngs,
-) -> nnx.GroupNorm:
-    """GroupNorm with PyTorch's two-pass variance; statistics in f32 whatever `dtype` is."""
-    return nnx.GroupNorm(
-        channels,
-        groups,
-        epsilon=epsilon,
-        use_fast_variance=False,
-        dtype=dtype,
-        param_dtype=param_dtype,
-        rngs=rngs,
+) -> GroupNorm:
+    """A `GroupNorm` whose epsilon has no default: networks differ in it."""
+    return GroupNorm(
+        channels, groups, epsilon=epsilon, dtype=dtype, param_dtype=param_dtype, rngs=rngs
     )
 
 
