@@ -126,8 +126,10 @@ def render(
     indices: UInt8[np.ndarray, "h w"], palette: UInt8[np.ndarray, "64 3"]
 ) -> tuple[Picture, Mask]:
     """A drawing on white, and its mask, 0 or 255."""
+    colors = palette.copy()
+    colors[0] = WHITE
     mask = np.where(indices > 0, np.uint8(255), np.uint8(0))
-    return np.where(mask[..., None] > 0, palette[indices], np.uint8(WHITE)), mask
+    return np.take(colors, indices, axis=0, mode="clip"), mask
 
 
 def drawn_box(

@@ -123,6 +123,12 @@ class Recolouring(NamedTuple):
     neutral: float
     """As in `PalettePlay`."""
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether every colour stays as it is."""
+        gains = self.shifts, self.ink_tint, self.grey_tint
+        return bool((self.factors == 1).all()) and not any(gain.any() for gain in gains)
+
 
 def draw_recolouring(
     pixels: UInt8[np.ndarray, "n 3"], config: PalettePlay, rng: np.random.Generator
@@ -160,6 +166,8 @@ def recolour(picture: Picture, mask: Mask, recolouring: Recolouring) -> Picture:
         mask: of the instance, 0..255: the share of the new colour. Where it is 0, the picture
             stays as it is.
     """
+    if recolouring.is_identity:
+        return picture
     counts = mask > 0
     old = picture[counts]
     new = oklab_to_srgb(_map(srgb_to_oklab(old), recolouring))
