@@ -50,9 +50,12 @@ DONE, PREEMPTED = 0, 75
 CROPS = 3
 """Begins the seeds of crops."""
 
+PER_SCENE = 4
+"""Crops of each scene: composing one takes longer than a step on a few crops."""
+
 LARGEST = 1.5
-"""Largest picture that crops are cut from, in pages: references are drawn larger than they are
-shown."""
+"""Largest reference that crops are cut from, in pages: they are drawn larger than they are shown;
+the smallest picture of both is half a page."""
 
 ATTEMPTS = 8
 """Scenes that are tried for one crop."""
@@ -74,7 +77,7 @@ class AutoencoderConfig:
     crop: int = 64
     """Side in pixels of what a step sees; a multiple of the network's reduction."""
     page: int = 256
-    """Longest side at which pages are shown."""
+    """Largest longest side at which pages are shown."""
     batch: int = 16
     """Crops per step."""
     steps: int = 20_000
@@ -114,22 +117,27 @@ class AutoencoderConfig:
 
 
 class Crops(NamedTuple):
-    """Number of a crop -> the crop: what Grain's threads run."""
+    """Number of a step -> its crops: what Grain's threads run."""
 
     source: Source
     config: AutoencoderConfig
 
-    def __call__(self, number: int) -> UInt8[np.ndarray, "S S 3"]:
-        """A part of a page, or of a picture of one of its instances."""
-        rng = np.random.default_rng([CROPS, self.config.seed, number])
-        scene = self._scene(rng)
+    def __call__(self, step: int) -> UInt8[np.ndarray, "B S S 3"]:
+        """Parts of a few scenes' pages, or of pictures of their instances."""
+        rng = np.random.default_rng([CROPS, self.config.seed, step])
+        crops = []
+        while len(crops) < self.config.batch:
+            scene = self._scene(rng)
+            count = min(PER_SCENE, self.config.batch - len(crops))
+            crops += [self._crop(scene, rng) for _ in range(count)]
+        return np.stack(crops)
+
+    def _crop(self, scene: Scene, rng: np.random.Generator) -> UInt8[np.ndarray, "S S 3"]:
+        """As often of the page as of a reference, whatever their numbers."""
         views = [view.picture for views in scene.views for view in views]
         shown = [scene.target, *views]
-        # As often a page as a reference, whatever their numbers.
         which = 0 if rng.random() < 0.5 else int(rng.integers(len(shown)))
-        longest = float(self.config.page)
-        if which:
-            longest *= LARGEST * rng.uniform(0.5, 1.0)
+        longest = self.config.page * rng.uniform(0.5, LARGEST if which else 1.0)
         return _crop(shown[which], longest, self.config.crop, rng)
 
     def _scene(self, rng: np.random.Generator) -> Scene:
@@ -281,11 +289,9 @@ class AutoencoderTraining:
 
     def _batches(self, begun: int) -> Iterator[UInt8[np.ndarray, "B S S 3"]]:
         """The crops of each step that is left, cut ahead."""
-        config = self.config
-        numbers = range(begun * config.batch, config.steps * config.batch)
-        data = grain.MapDataset.range(numbers.start, numbers.stop)
-        data = data.map(Crops(self.source, config)).batch(config.batch)
-        return iter(data.to_iter_dataset(grain.ReadOptions(num_threads=config.threads)))
+        data = grain.MapDataset.range(begun, self.config.steps)
+        data = data.map(Crops(self.source, self.config))
+        return iter(data.to_iter_dataset(grain.ReadOptions(num_threads=self.config.threads)))
 
     def _step(self, state: TrainState, pixels: UInt8[Array | np.ndarray, "B S S 3"]):
         key = jax.random.fold_in(jax.random.key(self.config.seed), state.step)
@@ -320,8 +326,8 @@ class AutoencoderTraining:
     def _export(self, state: TrainState) -> None:
         """Writes the averaged network as a model folder, in place of an earlier part's."""
         folder, config = self.config.out / "model", self.config
-        held_out = range(config.steps * config.batch, (config.steps + 8) * config.batch)
-        pixels = np.stack([Crops(self.source, config)(number) for number in held_out])
+        crops = Crops(self.source, config)
+        pixels = np.concatenate([crops(config.steps + number) for number in range(8)])
         _, spread = self.rebuild(state.average, pixels)
         sizes = dataclasses.replace(config.network, scaling_factor=1 / float(spread))
         assert state.average is not None, "always kept"

@@ -64,7 +64,7 @@ def test_latents_of_what_it_sees_have_deviation_one(art, run):
     sizes = read_config(run / "model").networks["vae"]
     network = load_network(run / "model", "vae", sizes)
     crops = Crops(AutoencoderTraining(config(art, run), QUIET).source, config(art, run))
-    pixels = signed(np.stack([crops(number) for number in range(12, 28)]))
+    pixels = signed(np.concatenate([crops(step) for step in range(6, 14)]))
     assert float(jnp.std(network.encode(pixels).mean)) == pytest.approx(1, rel=1e-4)
 
 
@@ -94,15 +94,25 @@ def test_other_data_are_refused(art, run):
         AutoencoderTraining(config(art, run, seed=1), QUIET).run()
 
 
-def test_crops_are_functions_of_their_number(art, tmp_path):
+def test_crops_are_functions_of_the_step(art, tmp_path):
     source = AutoencoderTraining(config(art, tmp_path), QUIET).source
-    crops = Crops(source, config(art, tmp_path))
+    crops = Crops(source, config(art, tmp_path, batch=5))
     np.testing.assert_array_equal(crops(5), crops(5))
-    shown = [crops(number) for number in range(40)]
-    assert {crop.shape for crop in shown} == {(16, 16, 3)}
-    assert sum(crop.std() > 5 for crop in shown) > 10 and np.any(shown[0] != shown[1])
-    large = Crops(source, config(art, tmp_path, crop=96))
-    assert large(0).shape == (96, 96, 3) and (large(0)[0] == 255).all()
+    shown = np.concatenate([crops(step) for step in range(8)])
+    assert shown.shape == (40, 16, 16, 3)
+    assert sum(crop.std() > 5 for crop in shown) > 10 and np.any(shown[0] != shown[5])
+    large = Crops(source, config(art, tmp_path, crop=96, batch=1))
+    assert large(0).shape == (1, 96, 96, 3) and (large(0)[0, 0] == 255).all()
+
+
+def test_a_few_crops_share_a_scene(art, tmp_path, monkeypatch):
+    source = AutoencoderTraining(config(art, tmp_path), QUIET).source
+    read, composed = type(source).__getitem__, []
+    monkeypatch.setattr(
+        type(source), "__getitem__", lambda self, i: composed.append(i) or read(self, i)
+    )
+    assert len(Crops(source, config(art, tmp_path, batch=9))(0)) == 9
+    assert len(composed) == 3
 
 
 def test_every_term_counts(art, tmp_path):
@@ -158,7 +168,7 @@ def test_what_cannot_be_read_is_passed_over(art, tmp_path, monkeypatch):
 
     monkeypatch.setattr(type(source), "__getitem__", failing)
     crops = Crops(source, config(art, tmp_path))
-    assert crops(0).shape == (16, 16, 3) and len(set(tried)) == 8
+    assert crops(0).shape == (2, 16, 16, 3) and len(set(tried)) == 8
     tried.clear()
     monkeypatch.setattr(training, "ATTEMPTS", 2)
     with pytest.raises(CaseError):
