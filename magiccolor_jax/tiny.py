@@ -26,11 +26,11 @@ SCHEDULE = replace(Schedule.sd15(), prediction_type="v_prediction", timestep_spa
 """Velocity and trailing steps suit few steps."""
 
 AUTOENCODER = VAEConfig(
-    channels=(16, 16, 32, 64), layers=1, latent_channels=16, groups=8, scaling_factor=1.0
+    channels=(8, 16, 32, 64), layers=1, latent_channels=8, groups=2, scaling_factor=1.0
 )
 
 ENCODER = DINOv2Config(
-    hidden_size=128,
+    hidden_size=96,
     num_hidden_layers=4,
     num_attention_heads=4,
     num_register_tokens=0,
@@ -41,15 +41,15 @@ CONTEXT = 64
 
 BLOCKS: dict[str, Any] = {
     "in_channels": AUTOENCODER.latent_channels,
-    "channels": (32, 64, 96),
-    "attention": (False, True, True),
+    "channels": (48, 80, 80),
+    "attention": (True, True, True),
     "layers": 1,
     "heads": 4,
     "groups": 8,
     "context": CONTEXT,
 }
 
-GUIDER: dict[str, Any] = BLOCKS | {"embedding_channels": (8, 8, 16, 32)}
+GUIDER: dict[str, Any] = BLOCKS | {"embedding_channels": (8, 16, 32, 64)}
 
 
 def model(autoencoder: VAEConfig) -> ModelConfig:

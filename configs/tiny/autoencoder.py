@@ -10,7 +10,8 @@ from magiccolor_jax import tiny
 CONFIG = {
     "network": tiny.AUTOENCODER,
     "page": tiny.SIZES.page,
-    "crop": 64,
-    "batch": 16,
-    "steps": 20_000,
+    "crop": 128,
+    "batch": 6,
+    "kl": 3e-3,
+    "steps": 4000,
 }

@@ -13,23 +13,25 @@ from magiccolor_jax.data.loader import DataConfig
 from magiccolor_jax.data.palette import PalettePlay
 from magiccolor_jax.data.samples import Play
 from magiccolor_jax.losses.objective import LossConfig
-from magiccolor_jax.training.config import ReportConfig
+from magiccolor_jax.training.config import ReportConfig, SaveConfig
 from magiccolor_jax.training.optim import OptimConfig
 from magiccolor_jax.training.stages import RANDOM, stage1
 
-LOSSES = LossConfig(perceptual=0.0, color=0.0)
+LOSSES = LossConfig(perceptual=0.0, color=0.0, draws=2)
 
 # The composer has recoloured each instance; other drawings of it are the references.
 PLAY = Play(views=1.0, palette=PalettePlay(probability=0.0))
 
 CONFIG = {
-    "stage": replace(stage1(), origins=RANDOM, losses=LOSSES),
+    "stage": replace(stage1(), origins=RANDOM, encoder=True, losses=LOSSES),
     "recipe": tiny.RECIPE,
+    "page": 128,
     "data": DataConfig(play=PLAY, threads=2),
     "batch": 16,
-    "steps": 10_000,
-    "optim": OptimConfig(lr=1e-3, warmup=200, schedule="cosine", final_lr=1e-4, weight_decay=1e-2),
+    "steps": 3000,
+    "optim": OptimConfig(lr=1e-3, warmup=200, weight_decay=1e-2),
     "average": 0.999,
     "remat": "off",
-    "report": ReportConfig(preview_steps=12, previews=6, guidance=1.5),
+    "save": SaveConfig(every=500, keep=2),
+    "report": ReportConfig(preview_steps=12, previews=8, guidance=1.5, validation_batches=8),
 }

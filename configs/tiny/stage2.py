@@ -1,6 +1,6 @@
-"""The tiny model's stage 2: up to five instances, each from its own reference.
+"""The tiny model's stage 2: up to five instances, each from its own reference, on small pages.
 
-Reproduces: the last part of the embedded default model, trained on openly licensed art.
+Reproduces: the third part of the embedded default model, trained on openly licensed art.
 Command: magiccolor train tiny/stage2 --init runs/tiny/stage1 --out runs/tiny/stage2
     --data.sources art:ART.npz --data.validation art-objects:ART.npz
 Expected: not measured yet.
@@ -15,6 +15,6 @@ from magiccolor_jax.training.stages import stage2
 FIRST = runpy.run_path(str(Path(__file__).with_name("stage1.py")))
 
 CONFIG = FIRST["CONFIG"] | {
-    "stage": replace(stage2(), losses=FIRST["LOSSES"], instances=5),
-    "steps": 100_000,
+    "stage": replace(stage2(), encoder=True, losses=FIRST["LOSSES"], instances=5),
+    "steps": 40_000,
 }

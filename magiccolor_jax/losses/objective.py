@@ -6,6 +6,7 @@ samples with little noise, and only some of the steps.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -59,6 +60,9 @@ class LossConfig:
     x0 hat is a guess."""
     picture_crop: int = 256
     """Side in pixels of the random crop of x0 hat that is decoded; a multiple of 16."""
+    draws: int = 1
+    """Timesteps and noises that a step draws for each sample: conditions, which do not depend on
+    them, are computed once for all. The image-space terms look at the first of each sample."""
     drop: float = 0.1
     """Probability that a sample sees what the unconditional half of guidance sees
     (arXiv:2207.12598)."""
@@ -73,6 +77,8 @@ class LossConfig:
             raise ValueError(
                 f"LossConfig: min_snr_gamma must be above 0 or None, got {self.min_snr_gamma}"
             )
+        if self.draws < 1:
+            raise ValueError(f"LossConfig: draws must be at least 1, got {self.draws}")
         for name in ("picture_share", "picture_below", "drop"):
             low = 0.0 if name == "drop" else 1e-6
             if not low <= getattr(self, name) <= 1.0:
@@ -95,10 +101,18 @@ class Frozen(NamedTuple):
     """Networks that training reads and never changes."""
 
     encoders: Encoders
-    dinov2: DINOv2
+    dinov2: DINOv2 | None
+    """None where it is a part of the model."""
     nulls: NullContexts
     vgg: VGG19 | None = None
     """None where the perceptual weight is 0."""
+
+
+def reference_encoder(model: MagicColor, frozen: Frozen) -> DINOv2:
+    """DINOv2, trained along or frozen."""
+    encoder = frozen.dinov2 if model.dinov2 is None else model.dinov2
+    assert encoder is not None, "loaded where it is not trained"
+    return encoder
 
 
 class Keys(NamedTuple):
@@ -149,28 +163,33 @@ class Objective:
         Args:
             progress: share of the training that is done, 0..1.
         """
-        clean = self._clean(frozen, batch, keys.posterior)
+        draws = self.cfg.draws
+        several = partial(jax.tree.map, lambda x: jnp.repeat(x, draws, axis=0))
+        clean = several(self._clean(frozen, batch, keys.posterior))
         count = clean.shape[0]
         timesteps = jax.random.randint(keys.timesteps, (count,), 0, len(self._alphas))
         abar = jnp.asarray(self._alphas)[timesteps]
         noise = jax.random.normal(keys.noise, clean.shape)
         noisy = noisy_latents(clean, noise, abar)
-        tokens = jax.tree.map(lax.stop_gradient, self._tokens(frozen, batch))
+        encoder = reference_encoder(model, frozen)
+        tokens = self._tokens(encoder, batch)
+        if model.dinov2 is None:
+            tokens = jax.tree.map(lax.stop_gradient, tokens)
         conditioning = self._condition(model, frozen, batch, tokens, keys)
-        output = model(noisy, timesteps, conditioning)
+        output = model(noisy, timesteps, several(conditioning))
         kind = self.schedule.prediction_type
         target = denoising_target(clean, noise, abar, kind)
         weight = None
         if self.cfg.edge:
-            weight = edge_weight(batch.target, LATENT_FACTOR, progress)
+            weight = several(edge_weight(batch.target, LATENT_FACTOR, progress))
         losses = denoising_loss(output, target, weight)
         if self.cfg.min_snr_gamma is not None:
             losses = losses * min_snr_weight(abar, kind, gamma=self.cfg.min_snr_gamma)
         terms = {"denoise": jnp.mean(losses)}
         if self.cfg.sees_pictures:
-            guess = predicted_clean(noisy, output, abar, kind)
-            counts = timesteps < self.cfg.picture_below * len(self._alphas)
-            terms |= self._sometimes(frozen, batch, tokens, guess, counts, keys)
+            guess = predicted_clean(noisy, output, abar, kind)[::draws]
+            counts = timesteps[::draws] < self.cfg.picture_below * len(self._alphas)
+            terms |= self._sometimes(frozen, encoder, batch, tokens, guess, counts, keys)
         weighed = [self._weight(name) * term for name, term in terms.items()]
         total = jnp.sum(jnp.stack(weighed))
         return total, {f"loss/{name}": term for name, term in terms.items()} | {"loss": total}
@@ -182,10 +201,10 @@ class Objective:
         posterior = frozen.encoders.vae.encode(batch.target)
         return lax.stop_gradient(posterior.sample(jax.random.normal(key, posterior.mean.shape)))
 
-    def _tokens(self, frozen: Frozen, batch: TrainingBatch) -> TokenGrid:
+    def _tokens(self, encoder: DINOv2, batch: TrainingBatch) -> TokenGrid:
         """DINOv2 features of every reference."""
         pixels = batch.case.reference_pixels
-        features = frozen.dinov2(pixels.reshape(-1, *pixels.shape[2:]))
+        features = encoder(pixels.reshape(-1, *pixels.shape[2:]))
         return TokenGrid(*(x.reshape(*pixels.shape[:2], *x.shape[1:]) for x in features))
 
     def _condition(self, model, frozen, batch, tokens, keys):
@@ -210,11 +229,11 @@ class Objective:
             training=Dropping(rows, keys.tokens),
         )
 
-    def _sometimes(self, frozen, batch, tokens, guess, counts, keys) -> dict[str, Array]:
+    def _sometimes(self, frozen, encoder, batch, tokens, guess, counts, keys) -> dict[str, Array]:
         """The image-space terms in a share of the steps, zero in the others."""
 
         def look(guess):
-            terms = self._pictures(frozen, batch, tokens, guess, keys.crop)
+            terms = self._pictures(frozen, encoder, batch, tokens, guess, keys.crop)
             share = self.cfg.picture_share * counts.shape[0]
             return {name: jnp.sum(jnp.where(counts, x, 0)) / share for name, x in terms.items()}
 
@@ -227,6 +246,7 @@ class Objective:
     def _pictures(
         self,
         frozen: Frozen,
+        encoder: DINOv2,
         batch: TrainingBatch,
         tokens: TokenGrid,
         guess: Float[Array, "B h w C"],
@@ -240,10 +260,11 @@ class Objective:
             assert frozen.vgg is not None, "loaded where the weight is not 0"
             terms["perceptual"] = perceptual_loss(frozen.vgg, decoded, crop.of(batch.target, 1))
         if self.cfg.color:
+            seen = encoder(dino_input(batch.target, encoder.cfg.patch_size)).patches
             warped = warp_colors(
-                frozen.dinov2(dino_input(batch.target, frozen.dinov2.cfg.patch_size)).patches,
+                lax.stop_gradient(seen),
                 cell_owners(batch.case.instance_map),
-                tokens.patches,
+                lax.stop_gradient(tokens.patches),
                 batch.colors,
                 batch.counts,
             )

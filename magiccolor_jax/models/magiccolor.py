@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from magiccolor_jax.encoders.dinov2 import DINOv2
+from magiccolor_jax.encoders.dinov2_config import DINOv2Config
 from magiccolor_jax.models.color_matching import Matching
 from magiccolor_jax.models.context import ContextConfig, ContextEncoder
 from magiccolor_jax.models.controlnet import ControlNet, ControlNetConfig
@@ -61,6 +63,8 @@ class MagicColorConfig:
     """Sees the guidance map; None: stage 1, and the ablation without it."""
     context: ContextConfig | None = None
     """Token MLP of recipe `context: dinov2`."""
+    dinov2: DINOv2Config | None = None
+    """Where it is trained along; None: it is frozen, and stands beside the model."""
 
     def __post_init__(self):
         guiders = (self.sketch_guider, self.instance_guider)
@@ -105,6 +109,7 @@ class MagicColor(nnx.Module):
         instance = cfg.instance_guider
         self.instance_guider = None if instance is None else ControlNet(instance, rngs=rngs)
         self.context = None if cfg.context is None else ContextEncoder(cfg.context, rngs=rngs)
+        self.dinov2 = None if cfg.dinov2 is None else DINOv2(cfg.dinov2, rngs=rngs)
 
     def reference_features(
         self, canvas: Float[Array, "B s s C"], context: Float[Array, "B S E"], mask: Array | None

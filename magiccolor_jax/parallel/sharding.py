@@ -28,6 +28,7 @@ PARAMETER_AXES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r".*/ff/proj_out/kernel", ("mlp", "embed")),
     (r".*/kernel", ("embed", "features")),
     (r".*/(bias|scale)", ()),
+    (r"dinov2/.*", ()),
 )
 """Regex over a path -> logical axes of the last dimensions; the ones before them lie whole."""
 

@@ -9,6 +9,7 @@ from magiccolor_jax.nn.remat import Remat
 from magiccolor_jax.recipe import Recipe
 from magiccolor_jax.training.optim import OptimConfig
 from magiccolor_jax.training.stages import Stage, stage1
+from magiccolor_jax.types import PAGE_MULTIPLE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,9 @@ class TrainConfig:
     """What is trained, and against which losses."""
     recipe: Recipe = field(default_factory=Recipe.paper)
     """What the networks are shown; written into the trained model."""
+    page: int | None = None
+    """Side of the square whose area a page may fill, in pixels, and side of the canvas; a multiple
+    of 64; None: the model's own. A training may begin on small pages and go on on larger ones."""
     data: DataConfig = field(default_factory=DataConfig)
     """What is trained on."""
     batch: int = 2
@@ -111,6 +115,10 @@ class TrainConfig:
             raise ValueError(
                 "TrainConfig: out and init must be folders that are mounted, got the address "
                 f"{address}"
+            )
+        if self.page is not None and (self.page < 1 or self.page % PAGE_MULTIPLE):
+            raise ValueError(
+                f"TrainConfig: page must be a multiple of {PAGE_MULTIPLE}, got {self.page}"
             )
         if self.batch % self.accumulate:
             raise ValueError(

@@ -184,7 +184,7 @@ class TrainedModel:
         self.trained = {
             name: TrainedNetwork(name, cfg, stored, fixed)
             for name, cfg in self.config.networks.items()
-            if name in TRAINABLE
+            if name in TRAINABLE or any(p.startswith(f"{name}/") for p in stored.specs)
         }
 
     @property

@@ -16,7 +16,7 @@ from jaxtyping import Array
 
 from magiccolor_jax.checkpoint import ModelConfig, load_network, parameter_shapes
 from magiccolor_jax.conditioning.assemble import Encoders, uses_clip, uses_reference
-from magiccolor_jax.losses.objective import Frozen, LossConfig
+from magiccolor_jax.losses.objective import Frozen
 from magiccolor_jax.models.blocks import BlocksConfig
 from magiccolor_jax.models.context import ContextConfig
 from magiccolor_jax.models.controlnet import ControlNetConfig
@@ -68,6 +68,7 @@ def network_names(recipe: Recipe, stage: Stage) -> list[str]:
         "sketch_guider": True,
         "instance_guider": stage.instance_guider,
         "context": not uses_clip(recipe),
+        "dinov2": stage.encoder,
     }
     return [name for name, yes in wanted.items() if yes]
 
@@ -98,7 +99,7 @@ def model_config(
     """
     names = network_names(recipe, stage)
     origins = chosen_origins(stage, names, source)
-    sizes: dict[str, Any] = dict.fromkeys(("reference", "instance_guider", "context"))
+    sizes: dict[str, Any] = dict.fromkeys(("reference", "instance_guider", "context", "dinov2"))
     dino = source.networks["dinov2"].hidden_size
     for name in names:
         given = source.networks.get(name) or source.networks.get(origins[name])
@@ -191,7 +192,7 @@ def first_parameters(
         dtype: of all of them.
     """
     files = {file: TensorFile(file) for file in {place.file for place in stored.values()}}
-    kinds = decide(INITIALISERS, shapes, "initialisers")
+    kinds = decide(INITIALISERS, [path for path in shapes if path not in stored], "initialisers")
 
     def read(path: str) -> Array:
         tensor = files[stored[path].file].mapped(stored[path].key)
@@ -223,15 +224,19 @@ FROZEN_NETWORKS = {"vae": "vae", "clip": "clip_vision", "dinov2": "dinov2", "vgg
 """Role in training -> file of the model folder."""
 
 
-def frozen_names(recipe: Recipe, losses: LossConfig) -> dict[str, str]:
+def frozen_names(recipe: Recipe, stage: Stage) -> dict[str, str]:
     """Which frozen networks a training reads: role -> file."""
-    wanted = {"clip": uses_clip(recipe), "vgg": losses.perceptual > 0}
+    wanted = {
+        "clip": uses_clip(recipe),
+        "dinov2": not stage.encoder,
+        "vgg": stage.losses.perceptual > 0,
+    }
     return {role: file for role, file in FROZEN_NETWORKS.items() if wanted.get(role, True)}
 
 
-def check_frozen(folder: Path, source: ModelConfig, recipe: Recipe, losses: LossConfig) -> None:
+def check_frozen(folder: Path, source: ModelConfig, recipe: Recipe, stage: Stage) -> None:
     """Raises ValueError where config.json lacks a frozen network that a training reads."""
-    names = frozen_names(recipe, losses)
+    names = frozen_names(recipe, stage)
     if missing := [file for file in names.values() if file not in source.networks]:
         raise ValueError(
             f"{folder}: this training reads {sorted(names.values())}, but config.json lacks "
@@ -244,7 +249,7 @@ def load_frozen(
     folder: Path,
     source: ModelConfig,
     recipe: Recipe,
-    losses: LossConfig,
+    stage: Stage,
     precision: Precision,
     remat: Remat,
     mesh: Mesh,
@@ -254,8 +259,8 @@ def load_frozen(
     Raises:
         FileNotFoundError, ValueError: a file is missing, or does not fit.
     """
-    check_frozen(folder, source, recipe, losses)
-    names = frozen_names(recipe, losses)
+    check_frozen(folder, source, recipe, stage)
+    names = frozen_names(recipe, stage)
 
     def load(role: str) -> Any:
         cfg = with_precision(source.networks[names[role]], precision)
@@ -268,7 +273,7 @@ def load_frozen(
     nets = {role: load(role) for role in names}
     nulls = load_null_contexts(folder, source, recipe)
     encoders = Encoders(nets["vae"], nets.get("clip"))
-    return Frozen(encoders, nets["dinov2"], nulls, nets.get("vgg"))
+    return Frozen(encoders, nets.get("dinov2"), nulls, nets.get("vgg"))
 
 
 def model_shapes(cfg: MagicColorConfig) -> dict[str, tuple[int, ...]]:

@@ -9,6 +9,7 @@ from jaxtyping import Float, UInt8
 
 from magiccolor_jax.diffusion.samplers import SamplerState, make_table
 from magiccolor_jax.diffusion.schedule import Schedule
+from magiccolor_jax.losses.objective import reference_encoder
 from magiccolor_jax.sampling.sampler import Networks, Programs, draw_cases
 from magiccolor_jax.training.parameters import Parameters
 from magiccolor_jax.training.program import Program
@@ -52,13 +53,12 @@ class Previewer:
     def _color(self, constants, values, case, table, guidance):
         design = self.program.design
         frozen = self.program.frozen(constants.frozen)
-        networks = Networks(
-            design.layout.build(constants.fixed | values), frozen.encoders, frozen.dinov2
-        )
+        model = design.layout.build(constants.fixed | values)
+        networks = Networks(model, frozen.encoders, reference_encoder(model, frozen))
         graph, state = nnx.split(dict(networks._asdict()))
         programs, parameters = Programs(graph, design.config.recipe), (state, frozen.nulls)
         pixels = case.reference_pixels
-        found = frozen.dinov2(pixels.reshape(-1, *pixels.shape[2:]))
+        found = networks.dinov2(pixels.reshape(-1, *pixels.shape[2:]))
         tokens = TokenGrid(*(x.reshape(*pixels.shape[:2], *x.shape[1:]) for x in found))
         draws = self._draws(frozen, case)
         conditions = programs.condition(parameters, case, tokens, draws, guided=True)

@@ -56,7 +56,10 @@ def plan_training(config: TrainConfig, *, imagined: bool = False) -> Start:
     """
     mesh = imagined_mesh(config.mesh) if imagined else train_mesh(config.mesh)
     source = source_config(config.init)
-    check_frozen(config.init, source, config.recipe, config.stage.losses)
+    if config.page is not None:
+        sizes = source.sizes._replace(page=config.page, canvas=config.page)
+        source = dataclasses.replace(source, sizes=sizes)
+    check_frozen(config.init, source, config.recipe, config.stage)
     sizes = model_config(config.init, source, config.recipe, config.stage)
     return Start(source, Design(config, sizes, source.schedule, mesh))
 
@@ -72,7 +75,7 @@ def trained_model(start: Start) -> ModelConfig:
     others = {
         name: cfg
         for name, cfg in start.source.networks.items()
-        if name not in TRAINABLE and not name.startswith("init/")
+        if name not in (*TRAINABLE, *networks) and not name.startswith("init/")
     }
     recipe = start.design.config.recipe
     return dataclasses.replace(start.source, networks=networks | others, recipe=recipe)
@@ -211,6 +214,5 @@ def make_ready(
 def _load_frozen(start: Start, folder: Path) -> Frozen:
     config, mesh = start.design.config, start.design.mesh
     assert isinstance(mesh, Mesh), "an imagined mesh trains nothing"
-    compute, losses = for_inference(config.precision), config.stage.losses
-    model = trained_model(start)
-    return load_frozen(folder, model, config.recipe, losses, compute, config.remat, mesh)
+    compute, model = for_inference(config.precision), trained_model(start)
+    return load_frozen(folder, model, config.recipe, config.stage, compute, config.remat, mesh)

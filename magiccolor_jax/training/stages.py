@@ -28,6 +28,7 @@ SD15: Origins = (
     (r"sketch_guider", "init/controlnet_lineart|sketch_guider"),
     (r"instance_guider", "init/unet|instance_guider"),
     (r"context", "random"),
+    (r"dinov2", "dinov2"),
 )
 """Stable Diffusion 1.5 and a line-art ControlNet, as the release's training; or, where the folder
 has neither, as a run of stage 1 has not, its own networks.
@@ -41,11 +42,12 @@ STAGE1: Origins = (
     (r"reference", "reference"),
     (r"sketch_guider", "sketch_guider"),
     (r"context", "context"),
+    (r"dinov2", "dinov2"),
 )
 """Stage 1's own networks; an instance guider that is not there takes the denoiser's encoder."""
 
-RANDOM: Origins = ((r".*", "random"),)
-"""From scratch: the model folder gives sizes and frozen networks alone."""
+RANDOM: Origins = ((r"dinov2", "dinov2"), (r".*", "random"))
+"""From scratch: the model folder gives sizes and encoders alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,8 @@ class Stage:
     """Most instances on a page."""
     instance_guider: bool
     """Whether the instance guider takes part."""
+    encoder: bool = False
+    """Whether DINOv2 is trained along, for models that have no pretrained one."""
     losses: LossConfig = field(default_factory=LossConfig)
     """What is minimised."""
     origins: Origins = SD15
@@ -96,7 +100,7 @@ def stage1() -> Stage:
         name="stage1",
         trainable=(
             *REFERENCE,
-            (r"(denoiser|sketch_guider|context)/.*", True),
+            (r"(denoiser|sketch_guider|context|dinov2)/.*", True),
         ),
         instances=1,
         instance_guider=False,

@@ -44,7 +44,7 @@ def _networks(start: Start) -> Table:
 def frozen_files(start: Start) -> Iterable[str]:
     """Files of the frozen networks that the training reads."""
     config = start.design.config
-    return frozen_names(config.recipe, config.stage.losses).values()
+    return frozen_names(config.recipe, config.stage).values()
 
 
 def memory_rows(start: Start) -> dict[str, tuple[float, float]]:

@@ -11,7 +11,7 @@ from oracles.randomise import randomise
 
 from magiccolor_jax.conditioning.assemble import Encoders
 from magiccolor_jax.diffusion.schedule import Schedule
-from magiccolor_jax.encoders.dinov2 import DINOv2Features
+from magiccolor_jax.encoders.dinov2 import DINOv2, DINOv2Features
 from magiccolor_jax.encoders.vae import Posterior
 from magiccolor_jax.encoders.vgg import VGG19, VGG19Config
 from magiccolor_jax.losses import objective as module
@@ -41,10 +41,11 @@ class BlockVAE:
         return latents[..., :3].repeat(8, 1).repeat(8, 2)
 
 
-class ColorDINO:
+class ColorDINO(DINOv2):
     """A patch's feature is its mean colour."""
 
-    cfg = SimpleNamespace(patch_size=14)
+    def __init__(self):
+        self.cfg = SimpleNamespace(patch_size=14)
 
     def __call__(self, pixels):
         batch, height, width, _ = pixels.shape
@@ -57,7 +58,7 @@ class Denoiser(MagicColor):
     """Knows the noise that the objective draws, and errs by a constant."""
 
     def __init__(self, error, key):
-        self.error, self.key = error, key
+        self.error, self.key, self.dinov2 = error, key, None
 
     def __call__(self, noisy, timesteps, conditioning):
         return jax.random.normal(Keys.split(self.key).noise, noisy.shape) + self.error
@@ -210,6 +211,17 @@ def test_velocity_is_another_target(evaluate, batch):
     assert evaluate(cfg, batch, schedule=schedule)["loss"] > 0.1
 
 
+def test_several_draws_of_a_sample_are_as_many_samples(evaluate, batch):
+    whole = evaluate(dataclasses.replace(ALWAYS, draws=3), batch, error=0.2)
+    assert whole["loss/denoise"] == pytest.approx(0.04, rel=1e-4)
+    assert evaluate(dataclasses.replace(ALWAYS, draws=3), batch)["loss/perceptual"] < 1e-5
+    edges = LossConfig(edge=True, perceptual=0.0, color=0.0)
+    once, often = (
+        evaluate(dataclasses.replace(edges, draws=n), batch, 0.5, 1.0)["loss"] for n in (1, 2)
+    )
+    assert often == pytest.approx(once, rel=1e-5) and once > 0.25
+
+
 def test_crops_of_every_resolution_show_the_same_place():
     crop = random_crop(jax.random.key(1), (96, 160), 64, 5)
     rows, columns = np.mgrid[:96, :160]
@@ -228,7 +240,8 @@ def test_matching_of_the_release_cannot_be_trained():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"color": -1.0}, {"drop": 1.5}, {"picture_share": 0.0}, {"picture_crop": 40}]
+    "wrong",
+    [{"color": -1.0}, {"drop": 1.5}, {"picture_share": 0.0}, {"picture_crop": 40}, {"draws": 0}],
 )
 def test_nonsense_is_refused(wrong):
     with pytest.raises(ValueError, match=f"LossConfig: {next(iter(wrong))}"):

@@ -183,16 +183,17 @@ def test_a_folder_without_the_origin_says_what_it_has(start):
         find_origins(start, bare, stage1(), shapes)
 
 
-def frozen(folder, **losses):
+def frozen(folder, *, encoder=False, **losses):
     config = read_config(folder)
-    given = LossConfig(**losses)
+    stage = dataclasses.replace(stage2(), losses=LossConfig(**losses), encoder=encoder)
     mesh = train_mesh((1, 1, 1))
-    return load_frozen(folder, config, Recipe.paper(), given, F32, "full", mesh)
+    return load_frozen(folder, config, Recipe.paper(), stage, F32, "full", mesh)
 
 
 def test_only_what_the_losses_need_is_loaded(start, tmp_path):
     assert frozen(start).vgg is not None and frozen(start).encoders.vae.cfg.remat == "full"
     assert frozen(start, perceptual=0.0).vgg is None
+    assert frozen(start).dinov2 is not None and frozen(start, encoder=True).dinov2 is None
     without = write_nano_model(tmp_path / "model", small_config())
     with pytest.raises(ValueError, match=r"lacks \['vgg19'\]"):
         frozen(without)
