@@ -12,6 +12,7 @@ from magiccolor_jax import tiny
 from magiccolor_jax.data.loader import DataConfig
 from magiccolor_jax.data.palette import PalettePlay
 from magiccolor_jax.data.samples import Play
+from magiccolor_jax.data.selfplay import SelfPlay
 from magiccolor_jax.losses.objective import LossConfig
 from magiccolor_jax.training.config import ReportConfig, SaveConfig
 from magiccolor_jax.training.optim import OptimConfig
@@ -19,8 +20,27 @@ from magiccolor_jax.training.stages import RANDOM, stage1
 
 LOSSES = LossConfig(perceptual=0.0, color=0.0, draws=2)
 
-# The composer has recoloured each instance; other drawings of it are the references.
-PLAY = Play(views=1.0, palette=PalettePlay(probability=0.0))
+# Other drawings of an instance are its references; a small model cannot spend itself on puzzles.
+VIEWS = SelfPlay(
+    crop=0.15,
+    rotate=0.3,
+    degrees=(-20.0, 20.0),
+    rescale=0.3,
+    warp=0.3,
+    occlude=0.15,
+    shuffle=0.1,
+    jitter=0.1,
+)
+
+# The composer has recoloured each instance. Parts of pages show them at the scale that they have on
+# a page twice as large.
+PLAY = Play(
+    views=1.0,
+    zoom=(0.5, 1.0),
+    views_play=VIEWS,
+    selfplay=VIEWS,
+    palette=PalettePlay(probability=0.0),
+)
 
 CONFIG = {
     "stage": replace(stage1(), origins=RANDOM, encoder=True, losses=LOSSES),

@@ -49,6 +49,9 @@ class Play:
 
     flip: float = 0.5
     """Probability of mirroring the page left and right."""
+    zoom: tuple[float, float] = (1.0, 1.0)
+    """Range of the part of the page that is shown, as a share of its sides; a part begins at a
+    random place around some instance's pixel."""
     gamma: tuple[float, float] = (0.8, 1.25)
     """Range of the brightness jitter's exponent, alike on page and references: white stays white,
     for no reference tells a page's background."""
@@ -71,6 +74,7 @@ class Play:
     def __post_init__(self):
         for name in ("flip", "views", "absent"):
             check_range(f"Play.{name}", getattr(self, name), 0, 1)
+        check_range("Play.zoom", self.zoom, 0.05, 1)
         check_range("Play.gamma", self.gamma, 0.1, 10)
         if self.lines not in ("stored", *EXTRACTORS):
             raise ValueError(
@@ -82,7 +86,7 @@ class Play:
         """For measuring: true colours, whole sketches, another picture as it is where there is one;
         what is cut from the page itself is still played with, or it would show the answer."""
         off = Play.off()
-        fields = ("flip", "gamma", "views", "views_play", "absent", "palette", "sketch")
+        fields = ("flip", "zoom", "gamma", "views", "views_play", "absent", "palette", "sketch")
         return replace(self, **{name: getattr(off, name) for name in fields})
 
     @classmethod
@@ -90,6 +94,7 @@ class Play:
         """Scenes as they are stored."""
         return cls(
             flip=0.0,
+            zoom=(1.0, 1.0),
             gamma=(1.0, 1.0),
             views=1.0,
             absent=0.0,
@@ -135,6 +140,7 @@ class Maker:
         Raises:
             CaseError: no instance of the scene can be seen, or a view shows none.
         """
+        scene = _zoomed(scene, self.play.zoom, rng)
         height, width = scene.target.shape[:2]
         own = self.shape_of(Outline(height, width, len(scene.masks)))
         if shape is not None and shape.page != own.page:
@@ -300,6 +306,26 @@ def _widened(scene: Scene, page: tuple[int, int]) -> Scene:
         target=white(scene.target),
         lines=None if scene.lines is None else white(scene.lines),
         masks=tuple(np.pad(mask, rim) for mask in scene.masks),
+    )
+
+
+def _zoomed(scene: Scene, shares: tuple[float, float], rng: np.random.Generator) -> Scene:
+    """A part of a scene's page, in its proportions, that shows some instance; views stay whole."""
+    shown = np.flatnonzero(np.any([mask > WHITE / 2 for mask in scene.masks], axis=0))
+    if shares == (1.0, 1.0) or not shown.size:
+        return scene
+    share, shape = rng.uniform(*shares), scene.target.shape[:2]
+    place = np.unravel_index(shown[rng.integers(shown.size)], shape)
+    part = []
+    for at, side in zip(place, shape, strict=True):
+        length = max(round(share * side), 1)
+        first = int(rng.integers(max(at - length + 1, 0), min(at, side - length) + 1))
+        part.append(slice(first, first + length))
+    window = tuple(part)
+    return scene._replace(
+        target=scene.target[window],
+        lines=None if scene.lines is None else scene.lines[window],
+        masks=tuple(mask[window] for mask in scene.masks),
     )
 
 

@@ -272,3 +272,20 @@ def test_samples_of_one_shape_are_joined():
 def test_nonsense_is_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         Play(**wrong)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_part_of_the_page_shows_some_instance_in_place(seed):
+    play = replace(Play.off(), zoom=(0.4, 0.5))
+    sample = make(play, seed=seed)
+    shown = [n for n in (1, 2) if (sample.case.instance_map[0] == n).any()]
+    assert shown and sample.case.valid.sum() == len(shown)
+    colours = [RED, BLUE] if len(shown) == 2 else [max((RED, BLUE), key=lambda c: near(sample, c))]
+    for number, colour in zip((1, 2), colours, strict=False):
+        np.testing.assert_allclose(np.median(of_instance(sample, number), axis=0), colour, atol=1)
+    assert sample.target.shape == make(seed=seed).target.shape
+
+
+def near(sample, colour):
+    """Share of the first instance's pixels that have this colour."""
+    return np.mean(np.abs(of_instance(sample, 1) - colour).max(axis=1) < 2)
