@@ -11,7 +11,7 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -58,6 +58,17 @@ RUNTIME_FIELDS = {"dtype", "param_dtype", "remat"}
 """Config fields that say how to run a network, not what it is: left out of config.json."""
 
 
+class SamplingDefaults(NamedTuple):
+    """How a model is sampled where nothing else is asked for."""
+
+    steps: int = 20
+    """Denoising steps."""
+    guidance: float = 3.5
+    """Guidance scale."""
+    sampler: str = "ddim"
+    """`ddim` or `dpmpp_2m`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Everything that config.json says."""
@@ -70,6 +81,8 @@ class ModelConfig:
     """Picture sizes that the model works at."""
     schedule: Schedule = field(default_factory=Schedule.sd15)
     """Noise schedule."""
+    sampling: SamplingDefaults = SamplingDefaults()
+    """What suits the model; folders that were written without it have the defaults."""
 
     def to_json(self) -> dict[str, Any]:
         """The content of config.json."""
@@ -79,6 +92,7 @@ class ModelConfig:
             "recipe": self.recipe.to_json(),
             "sizes": self.sizes._asdict(),
             "schedule": dataclasses.asdict(self.schedule),
+            "sampling": self.sampling._asdict(),
             "networks": {name: network_to_json(cfg) for name, cfg in self.networks.items()},
         }
 
@@ -168,6 +182,7 @@ def config_from_json(content: Any, path: Path) -> ModelConfig:
             recipe=Recipe.from_json(content["recipe"]),
             sizes=Sizes(**content["sizes"]),
             schedule=Schedule(**content["schedule"]),
+            sampling=SamplingDefaults(**content.get("sampling", {})),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(

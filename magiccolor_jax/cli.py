@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import tyro
 
+from magiccolor_jax.embedded import DEFAULT, model_folder
 from magiccolor_jax.recipe import Finish
 
 USAGE = """usage: magiccolor COMMAND [ARGUMENTS]
@@ -58,18 +59,19 @@ class ColorizeArgs:
 
     cases: tyro.conf.Positional[tuple[Path, ...]]
     """Case folders, or folders of cases."""
-    model: Path
-    """Model folder, made by `magiccolor convert`."""
+    model: Path = Path(DEFAULT)
+    """Model folder, made by `magiccolor convert` or exported from a training; or `tiny`, the
+    embedded one."""
     out: Path
     """Where the pictures and manifest.json go."""
     seed: int = 123
     """The same case and seed give the same picture, alone or in any batch."""
-    steps: int = 20
-    """Denoising steps."""
-    guidance: float = 3.5
-    """Guidance scale; 1 switches guidance off and halves the work."""
-    sampler: str = "ddim"
-    """ddim or dpmpp_2m."""
+    steps: int | None = None
+    """Denoising steps; default what suits the model."""
+    guidance: float | None = None
+    """Guidance scale; 1 switches guidance off and halves the work; default what suits the model."""
+    sampler: str | None = None
+    """ddim or dpmpp_2m; default what suits the model."""
     recipe: str | None = None
     """paper or release; default what the model was trained for."""
     finish: Finish | None = None
@@ -131,14 +133,11 @@ def _run_colorize(args: ColorizeArgs) -> int:
 
     from magiccolor_jax.parallel.multihost import share
     from magiccolor_jax.sampling import job
-    from magiccolor_jax.sampling.colorizer import Colorizer, Settings, default_batch_size
+    from magiccolor_jax.sampling.colorizer import Colorizer, default_batch_size
     from magiccolor_jax.sampling.outputs import hash_model
 
     jax.config.update("jax_compilation_cache_dir", str(args.compilation_cache.expanduser()))
     console = _console()
-    settings = Settings(
-        seed=args.seed, steps=args.steps, guidance=args.guidance, sampler=args.sampler
-    )
     names, part = job.name_cases(args.cases), share(args.process)
     job.make_folder(args.out)
     device = jax.local_devices()[0]
@@ -146,10 +145,14 @@ def _run_colorize(args: ColorizeArgs) -> int:
         f"{len(part.of(list(names)))} cases on {jax.local_device_count()} x {device.device_kind}"
     )
     with console.status(f"loading {escape(str(args.model))}"):
+        folder = model_folder(args.model)
         colorizer = Colorizer.from_pretrained(
-            args.model, recipe=args.recipe, precision=args.precision, finish=args.finish
+            folder, recipe=args.recipe, precision=args.precision, finish=args.finish
         )
-        model = hash_model(args.model)
+        settings = colorizer.settings(
+            seed=args.seed, steps=args.steps, guidance=args.guidance, sampler=args.sampler
+        )
+        model = hash_model(folder)
     size = default_batch_size() if args.batch_size is None else args.batch_size
     work = job.Job(names, args.out, settings, model, part, size, args.layers)
     return 1 if job.run(colorizer, work, console) else 0

@@ -17,6 +17,7 @@ from magiccolor_jax.checkpoint import (
     CONFIG_NAME,
     KINDS,
     ModelConfig,
+    SamplingDefaults,
     load_network,
     network_from_json,
     network_to_json,
@@ -107,7 +108,15 @@ CONFIG = ModelConfig(
     networks={"denoiser": UNetConfig.nano(), "init/controlnet": ControlNetConfig.nano()},
     recipe=Recipe.release(),
     sizes=Sizes(page=128, canvas=128, reference=56, patch=14, clip=32),
+    sampling=SamplingDefaults(steps=7, guidance=2.0, sampler="dpmpp_2m"),
 )
+
+
+def test_folders_from_before_the_sampling_defaults_have_them(tmp_path):
+    content = CONFIG.to_json()
+    del content["sampling"]
+    (tmp_path / CONFIG_NAME).write_text(json.dumps(content))
+    assert read_config(tmp_path).sampling == SamplingDefaults(20, 3.5, "ddim")
 
 
 def test_a_config_comes_back(tmp_path):

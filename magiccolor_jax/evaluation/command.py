@@ -10,6 +10,7 @@ from rich.table import Table
 
 from magiccolor_jax.data.cases import find_case_files
 from magiccolor_jax.data.pictures import CaseError
+from magiccolor_jax.embedded import model_folder
 from magiccolor_jax.evaluation import job
 from magiccolor_jax.evaluation.arguments import EvaluateArgs
 from magiccolor_jax.evaluation.baselines import BASELINES
@@ -86,7 +87,8 @@ def _chosen(args: EvaluateArgs) -> tuple[list[str], Named]:
         ValueError: nothing to judge, or names that are no plain ones, or one twice.
     """
     baselines = [*(BASELINES if "all" in args.baselines else args.baselines)]
-    folders, models = ([_named(text) for text in texts] for texts in (args.pred, args.model))
+    folders = [_named(text) for text in args.pred]
+    models = [(name, model_folder(path)) for name, path in map(_named, args.model)]
     names = [*baselines, *(name for name, _ in [*folders, *models])]
     if not names:
         raise ValueError("nothing to judge: give --pred, --model or --baselines")
@@ -155,7 +157,8 @@ def _colored(work: job.Evaluation, name: str, model: Path, console: Console) -> 
         colorizer, digest = Colorizer.from_pretrained(model), hash_model(model)
     for out, chosen, split in parts:
         coloring.make_folder(out)
-        settings, size = work.protocol.settings, default_batch_size()
+        settings = work.protocol.settings or colorizer.settings()
+        size = default_batch_size()
         task = coloring.Job(dict(chosen), out, settings, digest, split, size)
         if failed := coloring.run(colorizer, task, console):
             raise ValueError(f"{name}: {failed} cases could not be coloured, as said above")

@@ -1,6 +1,6 @@
 """How methods are compared: which numbers, at what size, from which seeds."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from magiccolor_jax import presets
 from magiccolor_jax.evaluation.metrics import METRICS
@@ -24,8 +24,8 @@ class Protocol:
     """Fréchet distance of Inception's features, method against truth."""
     cases: int | None = None
     """How many cases are drawn, by the seed; None: all."""
-    settings: Settings = field(default_factory=Settings)
-    """How a model samples."""
+    settings: Settings | None = None
+    """How a model samples; None: as it suits it."""
     resamples: int = 2000
     """Of the cases, for intervals."""
     seed: int = 0

@@ -24,6 +24,7 @@ from magiccolor_jax.data.batches import Prepared, bucket_of, make_batch, pad_ins
 from magiccolor_jax.data.cases import read_case
 from magiccolor_jax.data.transforms import restore_page
 from magiccolor_jax.diffusion.samplers import MAX_STEPS, SAMPLERS, make_table
+from magiccolor_jax.embedded import DEFAULT, model_folder
 from magiccolor_jax.parallel.mesh import data_mesh
 from magiccolor_jax.precision import Precision, for_inference
 from magiccolor_jax.recipe import Finish, Recipe
@@ -115,7 +116,7 @@ class Colorizer:
     @classmethod
     def from_pretrained(
         cls,
-        directory: str | Path,
+        directory: str | Path = DEFAULT,
         *,
         recipe: Recipe | str | dict[str, Any] | None = None,
         precision: str | None = None,
@@ -125,6 +126,7 @@ class Colorizer:
         """Loads a model folder (made by `magiccolor convert`).
 
         Args:
+            directory: or the name of an embedded model.
             recipe: overrides the one in config.json; a preset's name, or fields of it.
             precision: `float32` or `bfloat16`; default f32 on CPU, bf16 on accelerators.
             finish: overrides the recipe's.
@@ -134,7 +136,7 @@ class Colorizer:
             FileNotFoundError, ValueError: the folder is not a whole model, or does not suit the
                 recipe.
         """
-        directory, mesh = Path(directory), mesh or data_mesh()
+        directory, mesh = model_folder(directory), mesh or data_mesh()
         config = read_config(directory)
         recipe = config.recipe if recipe is None else recipe
         recipe = recipe if isinstance(recipe, Recipe) else Recipe.from_json(recipe)
@@ -144,6 +146,15 @@ class Colorizer:
         networks = load_networks(directory, config, recipe, chosen, mesh)
         nulls = load_null_contexts(directory, config, recipe)
         return cls(Sampler(networks, nulls, recipe, mesh), config, recipe, chosen)
+
+    def settings(self, **given: Any) -> Settings:
+        """Settings that suit the model, but for those that are given (None: not given).
+
+        Raises:
+            ValueError: one of them cannot be.
+        """
+        chosen = {name: value for name, value in given.items() if value is not None}
+        return Settings(**(self.config.sampling._asdict() | chosen))
 
     def __call__(
         self,
@@ -159,7 +170,8 @@ class Colorizer:
             cases: one or several case folders, or cases from `read_case`.
             batch_size: cases per launch and device at most; default `default_batch_size()`.
             report: told what is going on, step by step.
-            settings: fields of `Settings`: seed, steps, guidance, sampler.
+            settings: fields of `Settings`: seed, steps, guidance, sampler; default what suits the
+                model.
 
         Returns:
             A list, of one picture for one case.
@@ -169,7 +181,7 @@ class Colorizer:
         """
         several = [cases] if isinstance(cases, (Case, str, Path)) else list(cases)
         pictures: dict[int, np.ndarray] = {}
-        chosen = Settings(**settings)
+        chosen = self.settings(**settings)
         for result in self.stream(several, chosen, batch_size=batch_size, report=report):
             if isinstance(result, Failed):
                 raise result.error

@@ -4,6 +4,7 @@ import itertools
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from oracles.case_folders import block_mask, noise, save
 
+from magiccolor_jax.checkpoint import SamplingDefaults
 from magiccolor_jax.data.cases import read_case
 from magiccolor_jax.sampling.colorizer import (
     WAITING,
@@ -194,6 +196,15 @@ def test_cases_are_read_lazily_and_wait_in_bounded_number(colorizer, cases, monk
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         Settings(**settings)
+
+
+def test_the_model_says_how_it_is_sampled(colorizer, monkeypatch):
+    suits = SamplingDefaults(steps=7, guidance=2.0, sampler="dpmpp_2m")
+    monkeypatch.setattr(colorizer, "config", replace(colorizer.config, sampling=suits))
+    assert colorizer.settings(seed=5, steps=None) == Settings(
+        seed=5, steps=7, guidance=2.0, sampler="dpmpp_2m"
+    )
+    assert colorizer.settings(steps=3, guidance=1.0).steps == 3
 
 
 @pytest.mark.parametrize("value", [1.5, True, "4", None])
