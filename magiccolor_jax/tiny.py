@@ -26,7 +26,7 @@ SCHEDULE = replace(Schedule.sd15(), prediction_type="v_prediction", timestep_spa
 """Velocity and trailing steps suit few steps."""
 
 AUTOENCODER = VAEConfig(
-    channels=(8, 16, 32, 64), layers=1, latent_channels=8, groups=2, scaling_factor=1.0
+    channels=(8, 16, 32, 64), layers=1, latent_channels=12, groups=2, scaling_factor=1.0
 )
 
 ENCODER = DINOv2Config(

@@ -12,6 +12,7 @@ CONFIG = {
     "page": tiny.SIZES.page,
     "crop": 128,
     "batch": 6,
-    "kl": 3e-3,
-    "steps": 4000,
+    "kl": 1e-3,
+    "slope": 0.1,
+    "steps": 3000,
 }

@@ -57,6 +57,9 @@ LARGEST = 1.5
 """Largest reference that crops are cut from, in pages: they are drawn larger than they are shown;
 the smallest picture of both is half a page."""
 
+AREA = 4
+"""Side of the areas whose colours count by themselves, in pixels; divides every crop."""
+
 ATTEMPTS = 8
 """Scenes that are tried for one crop."""
 
@@ -86,6 +89,8 @@ class AutoencoderConfig:
     """Of everything random."""
     kl: float = 1e-4
     """Weight of the latents' divergence from standard noise."""
+    coarse: float = 1.0
+    """Weight of the error of areas' mean colours, which is what lines are laid over."""
     slope: float = 0.5
     """Weight of the error of neighbours' differences: edges stay where they are."""
     optim: OptimConfig = field(
@@ -169,19 +174,24 @@ def _crop(
 def objective(
     cfg: AutoencoderConfig, model: VAE, pixels: Float[Array, "B S S 3"], key: Array
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """Errors of colour and of edges, and a little of the divergence (arXiv:1312.6114)."""
+    """Errors of colours, of areas' colours and of edges, and a little of the divergence (arXiv:1312.6114)."""
     posterior = model.encode(pixels)
     noise = jax.random.normal(key, posterior.mean.shape)
     latents = posterior.sample(noise)
     gap = model.decode(latents) - pixels
     error = jnp.mean(jnp.square(gap))
+    count, side = gap.shape[0], gap.shape[1] // AREA
+    areas = gap.reshape(count, side, AREA, side, AREA, -1).mean(axis=(2, 4))
+    coarse = jnp.mean(jnp.square(areas)) + jnp.mean(jnp.abs(areas))
     slopes = [jnp.mean(jnp.abs(jnp.diff(gap, axis=axis))) for axis in (1, 2)]
     variance = jnp.square(posterior.std)
     divergence = 0.5 * jnp.mean(jnp.square(posterior.mean) + variance - 1 - jnp.log(variance))
-    loss = error + jnp.mean(jnp.abs(gap)) + cfg.slope * sum(slopes) + cfg.kl * divergence
+    loss = error + jnp.mean(jnp.abs(gap)) + cfg.coarse * coarse
+    loss += cfg.slope * sum(slopes) + cfg.kl * divergence
     return loss, {
         "loss": loss,
         "psnr": 10 * jnp.log10(4 / error),  # pixels span 2
+        "coarse": coarse,
         "divergence": divergence,
         "spread": jnp.std(latents),
     }

@@ -124,7 +124,10 @@ def test_every_term_counts(art, tmp_path):
     def loss(**changes):
         return float(objective(config(art, tmp_path, **changes), model, pixels, key)[0])
 
-    assert loss(kl=0.0, slope=0.0) < loss(kl=0.0) < loss(kl=1.0)
+    none = {"kl": 0.0, "slope": 0.0, "coarse": 0.0}
+    terms = [loss(**(none | {name: 1.0})) - loss(**none) for name in none]
+    assert min(terms) > 1e-3
+    assert loss(kl=1.0, slope=1.0, coarse=1.0) == pytest.approx(loss(**none) + sum(terms), 1e-4)
 
 
 def test_the_command(art, tmp_path, capsys):
