@@ -1,5 +1,6 @@
 """Changes of resolution against PyTorch: padding at stride 2, nearest neighbours."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from oracles.perturb import perturb_  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 from converters.weightmap import WeightMap  # noqa: E402
-from magiccolor_jax.nn.spatial import Downsample, Upsample  # noqa: E402
+from magiccolor_jax.nn.spatial import Downsample, Upsample, convolve  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -50,3 +51,23 @@ def test_upsample():
     theirs = oracle["conv"](doubled).permute(0, 2, 3, 1)
     ours = run(lambda: Upsample(6, rngs=nnx.Rngs(0), **KINDS), WeightMap(), oracle.state_dict(), x)
     assert relative_error(ours, theirs) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_gradients_of_wide_convolutions_are_xlas(dtype):
+    random = np.random.default_rng(1)
+    x, kernel, slope = (
+        jnp.asarray(random.normal(size=shape), dtype)
+        for shape in ((2, 7, 10, 33), (3, 3, 33, 40), (2, 7, 10, 40))
+    )
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+    geometry = (1, 1), ((1, 1), (1, 1))
+
+    def gradients(function):
+        made, back = jax.vjp(lambda *given: function(*given, *geometry, **options), x, kernel)
+        return made, *back(slope)
+
+    got, expected = gradients(convolve), gradients(jax.lax.conv_general_dilated)
+    assert [g.dtype for g in got] == [e.dtype for e in expected]
+    limit = 1e-6 if dtype == jnp.float32 else 1e-2
+    assert max(map(relative_error, got, expected)) < limit
