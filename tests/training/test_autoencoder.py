@@ -180,8 +180,8 @@ def test_what_cannot_be_read_is_passed_over(art, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_it_learns(art, tmp_path):
-    made = config(art, tmp_path / "run", steps=400, batch=8, every=50, preview_every=400)
+    made = config(art, tmp_path / "run", steps=200, batch=8, every=50, preview_every=0)
     assert AutoencoderTraining(made, QUIET).run() == 0
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
-    first, *_, last = (json.loads(line)["psnr"] for line in lines)
-    assert last > first + 5 and last > 16
+    measured = [json.loads(line)["psnr"] for line in lines]
+    assert measured == sorted(measured) and measured[-1] > measured[0] + 2
