@@ -41,15 +41,15 @@ CONTEXT = 64
 
 BLOCKS: dict[str, Any] = {
     "in_channels": AUTOENCODER.latent_channels,
-    "channels": (48, 80, 80),
-    "attention": (True, True, True),
+    "channels": (32, 64, 96),
+    "attention": (False, True, True),
     "layers": 1,
     "heads": 4,
     "groups": 8,
     "context": CONTEXT,
 }
 
-GUIDER: dict[str, Any] = BLOCKS | {"embedding_channels": (8, 16, 32, 64)}
+GUIDER: dict[str, Any] = BLOCKS | {"embedding_channels": (8, 16, 32, 32)}
 
 
 def model(autoencoder: VAEConfig) -> ModelConfig:

@@ -48,7 +48,7 @@ CONFIG = {
     "page": 128,
     "data": DataConfig(play=PLAY, threads=2),
     "batch": 16,
-    "steps": 3000,
+    "steps": 500,
     "optim": OptimConfig(lr=1e-3, warmup=200, weight_decay=1e-2),
     "average": 0.999,
     "remat": "off",
