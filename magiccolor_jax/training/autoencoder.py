@@ -7,12 +7,13 @@ autoencoder alone, whose scaling factor gives latents of deviation 1.
 
 import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import grain
 import jax
@@ -24,17 +25,23 @@ from jax.sharding import SingleDeviceSharding
 from jaxtyping import Array, Float, UInt8
 from rich.console import Console
 
-from magiccolor_jax.checkpoint import ModelConfig, save_network, write_config
+from magiccolor_jax.checkpoint import (
+    ModelConfig,
+    load_network,
+    read_config,
+    save_network,
+    write_config,
+)
 from magiccolor_jax.data.listing import digest
-from magiccolor_jax.data.pictures import CaseError, write_png
-from magiccolor_jax.data.scenes import Scene, Source
+from magiccolor_jax.data.pictures import write_png
+from magiccolor_jax.data.scenes import Source
 from magiccolor_jax.data.sources import Concatenation, open_source
-from magiccolor_jax.data.transforms import WHITE, resize
 from magiccolor_jax.encoders.vae import VAE, VAEConfig
 from magiccolor_jax.files import atomic_directory, atomic_file, code_version
 from magiccolor_jax.nn.abstract import abstract
 from magiccolor_jax.training.checkpoints import Checkpoints, Position
 from magiccolor_jax.training.config import SaveConfig
+from magiccolor_jax.training.crops import Crops
 from magiccolor_jax.training.folder import claimed
 from magiccolor_jax.training.optim import OptimConfig, make_optimizer
 from magiccolor_jax.training.parameters import Layout, Parameters
@@ -47,21 +54,11 @@ from magiccolor_jax.types import Sizes
 
 DONE, PREEMPTED = 0, 75
 
-CROPS = 3
-"""Begins the seeds of crops."""
-
-PER_SCENE = 4
-"""Crops of each scene: composing one takes longer than a step on a few crops."""
-
-LARGEST = 1.5
-"""Largest reference that crops are cut from, in pages: they are drawn larger than they are shown;
-the smallest picture of both is half a page."""
-
 AREA = 4
 """Side of the areas whose colours count by themselves, in pixels; divides every crop."""
 
-ATTEMPTS = 8
-"""Scenes that are tried for one crop."""
+DECODER = re.compile(r"(decoder|post_quant_conv)/.*")
+"""Parameters of the decoder."""
 
 PREVIEWED = 6
 """Crops on a preview."""
@@ -77,6 +74,13 @@ class AutoencoderConfig:
     """KIND:FOLDER each, or art:FILE, as a training's `data.sources`."""
     network: VAEConfig
     """Its sizes; the scaling factor is measured."""
+    init: Path | None = None
+    """Model folder whose autoencoder of these sizes is gone on from; None: from nothing."""
+    decoder_only: bool = False
+    """Leave the encoder as `init` has it, and so the latents that other networks learnt."""
+    noise: float = 0.0
+    """Deviation of what is added to latents before they are decoded, beside the posterior's own:
+    what a sampler makes is not exact either."""
     crop: int = 64
     """Side in pixels of what a step sees; a multiple of the network's reduction."""
     page: int = 256
@@ -114,6 +118,10 @@ class AutoencoderConfig:
         names = ("crop", "page", "batch", "steps", "every", "threads")
         if bad := {name: getattr(self, name) for name in names if getattr(self, name) < 1}:
             raise ValueError(f"AutoencoderConfig: expected at least 1, got {bad}")
+        if self.decoder_only and self.init is None:
+            raise ValueError(
+                "AutoencoderConfig: decoder_only needs init, the folder of the encoder that stays"
+            )
         if self.crop % self.network.reduction:
             raise ValueError(
                 f"AutoencoderConfig: crop must be a multiple of {self.network.reduction}, "
@@ -121,63 +129,20 @@ class AutoencoderConfig:
             )
 
 
-class Crops(NamedTuple):
-    """Number of a step -> its crops: what Grain's threads run."""
-
-    source: Source
-    config: AutoencoderConfig
-
-    def __call__(self, step: int) -> UInt8[np.ndarray, "B S S 3"]:
-        """Parts of a few scenes' pages, or of pictures of their instances."""
-        rng = np.random.default_rng([CROPS, self.config.seed, step])
-        crops = []
-        while len(crops) < self.config.batch:
-            scene = self._scene(rng)
-            count = min(PER_SCENE, self.config.batch - len(crops))
-            crops += [self._crop(scene, rng) for _ in range(count)]
-        return np.stack(crops)
-
-    def _crop(self, scene: Scene, rng: np.random.Generator) -> UInt8[np.ndarray, "S S 3"]:
-        """As often of the page as of a reference, whatever their numbers."""
-        views = [view.picture for views in scene.views for view in views]
-        shown = [scene.target, *views]
-        which = 0 if rng.random() < 0.5 else int(rng.integers(len(shown)))
-        longest = self.config.page * rng.uniform(0.5, LARGEST if which else 1.0)
-        return _crop(shown[which], longest, self.config.crop, rng)
-
-    def _scene(self, rng: np.random.Generator) -> Scene:
-        """One that can be read; raises CaseError where too many in a row cannot."""
-        for attempt in range(ATTEMPTS):
-            try:
-                return self.source[int(rng.integers(len(self.source)))]
-            except CaseError:
-                if attempt == ATTEMPTS - 1:
-                    raise
-        raise AssertionError("the last attempt returns or raises")
-
-
-def _crop(
-    picture: UInt8[np.ndarray, "H W 3"], longest: float, side: int, rng: np.random.Generator
-) -> UInt8[np.ndarray, "S S 3"]:
-    """A square of a picture whose longest side is brought to that many pixels at most."""
-    height, width = picture.shape[:2]
-    scale = min(1.0, longest / max(height, width))
-    size = [max(round(length * scale), 1) for length in (height, width)]
-    small = np.rint(resize(picture, *size)).astype(np.uint8)
-    missing = [max(side - length, 0) for length in size]
-    around = [(m // 2, m - m // 2) for m in missing]
-    small = np.pad(small, (*around, (0, 0)), constant_values=WHITE)
-    top, left = (int(rng.integers(length - side + 1)) for length in small.shape[:2])
-    return np.ascontiguousarray(small[top : top + side, left : left + side])
+def crops_of(source: Source, config: AutoencoderConfig) -> Crops:
+    """What the training sees."""
+    return Crops(source, config.seed, config.batch, config.page, config.crop)
 
 
 def objective(
     cfg: AutoencoderConfig, model: VAE, pixels: Float[Array, "B S S 3"], key: Array
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """Errors of colours, of areas' colours and of edges, and a little of the divergence (arXiv:1312.6114)."""
+    """Errors of colours, also of whole areas, and of edges, and a little of the divergence
+    (arXiv:1312.6114)."""
     posterior = model.encode(pixels)
-    noise = jax.random.normal(key, posterior.mean.shape)
-    latents = posterior.sample(noise)
+    keys = jax.random.split(key)
+    own, more = (jax.random.normal(key, posterior.mean.shape) for key in keys)
+    latents = posterior.sample(own) + cfg.noise * more
     gap = model.decode(latents) - pixels
     error = jnp.mean(jnp.square(gap))
     count, side = gap.shape[0], gap.shape[1] // AREA
@@ -204,13 +169,14 @@ class AutoencoderTraining:
         """Raises ValueError or CaseError where a source cannot be opened."""
         self.config, self.console = config, console
         self.source = Concatenation([open_source(text) for text in config.sources])
-        sizes = dataclasses.replace(config.network, scaling_factor=1.0)
-        self.layout = Layout(abstract(VAE, sizes))
-        self.first = lambda: self.layout.take(VAE(sizes, rngs=nnx.Rngs(config.seed)))
-        self.optimizer = make_optimizer(
-            config.optim, jax.eval_shape(self.first).keys(), config.steps
-        )
-        self.step = jax.jit(self._step, donate_argnums=0)
+        self.sizes = _sizes(config)
+        self.layout = Layout(abstract(VAE, self.sizes))
+        values = _first_parameters(config, self.sizes, self.layout)
+        stays = {path for path in values if config.decoder_only and not DECODER.fullmatch(path)}
+        self.fixed = {path: value for path, value in values.items() if path in stays}
+        self.first = {path: value for path, value in values.items() if path not in stays}
+        self.optimizer = make_optimizer(config.optim, self.first, config.steps)
+        self.step = jax.jit(self._step, donate_argnums=1)
         self.rebuild = jax.jit(self._rebuild)
         fields = (config.seed, config.crop, config.page, config.batch)
         self.plan = digest([self.source.fingerprint(), *fields])
@@ -239,10 +205,10 @@ class AutoencoderTraining:
                 self.checkpoints.close()
 
     def _begin(self) -> tuple[TrainState, Position]:
-        shapes = jax.eval_shape(self._first_state)
+        shapes = jax.eval_shape(self._first_state, self.first)
         newest = self.checkpoints.latest()
         if newest is None:
-            return jax.jit(self._first_state)(), Position(0, self.plan)
+            return jax.jit(self._first_state)(self.first), Position(0, self.plan)
         here = SingleDeviceSharding(jax.devices()[0])
         places = jax.tree.map(lambda _: here, shapes)
         state, position = self.checkpoints.restore(newest, shapes, places)
@@ -253,8 +219,7 @@ class AutoencoderTraining:
             )
         return state, position
 
-    def _first_state(self) -> TrainState:
-        values = self.first()
+    def _first_state(self, values: Parameters) -> TrainState:
         return TrainState(jnp.zeros((), jnp.int32), values, self.optimizer.init(values), values)
 
     def _train(self, state: TrainState, position: Position, stop: Stop) -> int:
@@ -264,10 +229,10 @@ class AutoencoderTraining:
             for finished, pixels in enumerate(self._batches(begun), begun + 1):
                 if finished == begun + 1:
                     with reporter.doing("compiling"), clock.pause():
-                        state, metrics = self.step(state, pixels)
+                        state, metrics = self.step(self.fixed, state, pixels)
                         jax.block_until_ready(metrics)
                 else:
-                    state, metrics = self.step(state, pixels)
+                    state, metrics = self.step(self.fixed, state, pixels)
                     clock.tick()
                 averages.add(finished, metrics)
                 reporter.advance(finished)
@@ -300,15 +265,17 @@ class AutoencoderTraining:
     def _batches(self, begun: int) -> Iterator[UInt8[np.ndarray, "B S S 3"]]:
         """The crops of each step that is left, cut ahead."""
         data = grain.MapDataset.range(begun, self.config.steps)
-        data = data.map(Crops(self.source, self.config))
+        data = data.map(crops_of(self.source, self.config))
         return iter(data.to_iter_dataset(grain.ReadOptions(num_threads=self.config.threads)))
 
-    def _step(self, state: TrainState, pixels: UInt8[Array | np.ndarray, "B S S 3"]):
+    def _step(
+        self, fixed: Parameters, state: TrainState, pixels: UInt8[Array | np.ndarray, "B S S 3"]
+    ):
         key = jax.random.fold_in(jax.random.key(self.config.seed), state.step)
         shown = signed(pixels)
 
         def loss(values: Parameters):
-            return objective(self.config, self.layout.build(values), shown, key)
+            return objective(self.config, self.layout.build(fixed | values), shown, key)
 
         slope, metrics = jax.grad(loss, has_aux=True)(state.trainable)
         updates, moments = self.optimizer.update(slope, state.optimizer, state.trainable)
@@ -329,23 +296,56 @@ class AutoencoderTraining:
     ) -> None:
         """Crops, and what becomes of them."""
         shown = pixels[:PREVIEWED]
-        made, _ = self.rebuild(state.average, shown)
+        made, _ = self.rebuild(self.fixed | _kept(state), shown)
         rows = [list(np.asarray(signed(shown))), list(np.asarray(made))]
         write_png(self.config.out / "previews" / f"{finished:07}.png", tile(rows))
 
     def _export(self, state: TrainState) -> None:
         """Writes the averaged network as a model folder, in place of an earlier part's."""
         folder, config = self.config.out / "model", self.config
-        crops = Crops(self.source, config)
+        crops = crops_of(self.source, config)
         pixels = np.concatenate([crops(config.steps + number) for number in range(8)])
-        _, spread = self.rebuild(state.average, pixels)
-        sizes = dataclasses.replace(config.network, scaling_factor=1 / float(spread))
-        assert state.average is not None, "always kept"
+        values, sizes = self.fixed | _kept(state), self.sizes
+        _, spread = self.rebuild(values, pixels)
+        if not config.decoder_only:
+            scale = self.sizes.scaling_factor / float(spread)
+            sizes = dataclasses.replace(sizes, scaling_factor=scale)
         shutil.rmtree(folder, ignore_errors=True)
         with atomic_directory(folder) as new:
-            save_network(new / "vae.safetensors", self.layout.build(state.average))
+            save_network(new / "vae.safetensors", self.layout.build(values))
             write_config(new, ModelConfig(networks={"vae": sizes}, sizes=Sizes(page=config.page)))
         self.console.print(f"-> {folder}", markup=False, soft_wrap=True)
+
+
+def _sizes(config: AutoencoderConfig) -> VAEConfig:
+    """Sizes of the network, with the latents' scale as far as it is known.
+
+    Raises:
+        FileNotFoundError, ValueError: `init` is no model folder, or of other sizes.
+    """
+    plain_sizes = dataclasses.replace(config.network, scaling_factor=1.0)
+    if config.init is None:
+        return plain_sizes
+    found = read_config(config.init).networks.get("vae")
+    if found is None or dataclasses.replace(found, scaling_factor=1.0) != plain_sizes:
+        raise ValueError(
+            f"{config.init}: an autoencoder is gone on from at its own sizes: expected "
+            f"{config.network}, got {found}; name another --init, or change --network"
+        )
+    return found
+
+
+def _first_parameters(config: AutoencoderConfig, sizes: VAEConfig, layout: Layout) -> Parameters:
+    """Drawn, or read from `init`."""
+    if config.init is None:
+        return layout.take(VAE(sizes, rngs=nnx.Rngs(config.seed)))
+    return layout.take(load_network(config.init, "vae", sizes))
+
+
+def _kept(state: TrainState) -> Parameters:
+    """The moving average."""
+    assert state.average is not None, "always kept"
+    return state.average
 
 
 def signed(pixels: UInt8[Array | np.ndarray, "*s 3"]) -> Float[Array, "*s 3"]:

@@ -1,5 +1,6 @@
 """The autoencoder's training: resumed exactly, learning, and written as a model folder."""
 
+import dataclasses
 import json
 
 import jax.numpy as jnp
@@ -12,11 +13,13 @@ from magiccolor_jax import cli
 from magiccolor_jax.checkpoint import load_network, read_config
 from magiccolor_jax.data.pictures import CaseError
 from magiccolor_jax.encoders.vae import VAEConfig
+from magiccolor_jax.tensorfile import TensorFile
 from magiccolor_jax.training import autoencoder as training
+from magiccolor_jax.training import crops as crops_module
 from magiccolor_jax.training.autoencoder import (
     AutoencoderConfig,
     AutoencoderTraining,
-    Crops,
+    crops_of,
     objective,
     signed,
 )
@@ -35,7 +38,8 @@ def art(tmp_path_factory):
 def config(art, out, **changes):
     fields = {"crop": 16, "page": 48, "batch": 2, "steps": 6, "every": 1, "preview_every": 3}
     fields["save"] = SaveConfig(every=3)
-    return AutoencoderConfig(out=out, sources=(art,), network=NETWORK, **(fields | changes))
+    fields |= {"network": NETWORK} | changes
+    return AutoencoderConfig(out=out, sources=(art,), **fields)
 
 
 def losses(run):
@@ -63,7 +67,7 @@ def test_a_run_leaves_a_model(run):
 def test_latents_of_what_it_sees_have_deviation_one(art, run):
     sizes = read_config(run / "model").networks["vae"]
     network = load_network(run / "model", "vae", sizes)
-    crops = Crops(AutoencoderTraining(config(art, run), QUIET).source, config(art, run))
+    crops = crops_of(AutoencoderTraining(config(art, run), QUIET).source, config(art, run))
     pixels = signed(np.concatenate([crops(step) for step in range(6, 14)]))
     assert float(jnp.std(network.encode(pixels).mean)) == pytest.approx(1, rel=1e-4)
 
@@ -96,12 +100,12 @@ def test_other_data_are_refused(art, run):
 
 def test_crops_are_functions_of_the_step(art, tmp_path):
     source = AutoencoderTraining(config(art, tmp_path), QUIET).source
-    crops = Crops(source, config(art, tmp_path, batch=5))
+    crops = crops_of(source, config(art, tmp_path, batch=5))
     np.testing.assert_array_equal(crops(5), crops(5))
     shown = np.concatenate([crops(step) for step in range(8)])
     assert shown.shape == (40, 16, 16, 3)
     assert sum(crop.std() > 5 for crop in shown) > 10 and np.any(shown[0] != shown[5])
-    large = Crops(source, config(art, tmp_path, crop=96, batch=1))
+    large = crops_of(source, config(art, tmp_path, crop=96, batch=1))
     assert large(0).shape == (1, 96, 96, 3) and (large(0)[0, 0] == 255).all()
 
 
@@ -111,13 +115,13 @@ def test_a_few_crops_share_a_scene(art, tmp_path, monkeypatch):
     monkeypatch.setattr(
         type(source), "__getitem__", lambda self, i: composed.append(i) or read(self, i)
     )
-    assert len(Crops(source, config(art, tmp_path, batch=9))(0)) == 9
+    assert len(crops_of(source, config(art, tmp_path, batch=9))(0)) == 9
     assert len(composed) == 3
 
 
 def test_every_term_counts(art, tmp_path):
     started = AutoencoderTraining(config(art, tmp_path), QUIET)
-    model = started.layout.build(started.first())
+    model = started.layout.build(started.first)
     pixels = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 16, 16, 3)), jnp.float32)
     key = jnp.zeros(2, jnp.uint32)
 
@@ -170,12 +174,31 @@ def test_what_cannot_be_read_is_passed_over(art, tmp_path, monkeypatch):
         return read(self, index)
 
     monkeypatch.setattr(type(source), "__getitem__", failing)
-    crops = Crops(source, config(art, tmp_path))
+    crops = crops_of(source, config(art, tmp_path))
     assert crops(0).shape == (2, 16, 16, 3) and len(set(tried)) == 8
     tried.clear()
-    monkeypatch.setattr(training, "ATTEMPTS", 2)
+    monkeypatch.setattr(crops_module, "ATTEMPTS", 2)
     with pytest.raises(CaseError):
         crops(0)
+
+
+def test_the_decoder_alone_goes_on(art, run, tmp_path):
+    out = tmp_path / "decoder"
+    made = config(art, out, init=run / "model", decoder_only=True, noise=0.1, steps=2)
+    assert AutoencoderTraining(made, QUIET).run() == 0
+    assert read_config(out / "model") == read_config(run / "model")
+    before, after = (TensorFile(folder / "model/vae.safetensors") for folder in (run, out))
+    moved = {key for key in after.specs if not np.array_equal(before.read(key), after.read(key))}
+    assert moved == {key for key in after.specs if key.startswith(("decoder/", "post_quant"))}
+
+
+def test_going_on_wants_the_same_sizes(art, run, tmp_path):
+    other = dataclasses.replace(NETWORK, latent_channels=5)
+    wrong = config(art, tmp_path / "out", init=run / "model", network=other)
+    with pytest.raises(ValueError, match="gone on from at its own sizes"):
+        AutoencoderTraining(wrong, QUIET)
+    with pytest.raises(ValueError, match="decoder_only needs init"):
+        config(art, tmp_path, decoder_only=True)
 
 
 @pytest.mark.slow
