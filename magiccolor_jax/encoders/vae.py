@@ -154,10 +154,15 @@ class Encoder(nnx.Module):
         self.conv_norm_out = group_norm(widths[-1], cfg.groups, EPSILON, rngs=rngs, **cfg.kinds)
         self.conv_out = conv3x3(widths[-1], 2 * cfg.latent_channels, rngs=rngs, **cfg.kinds)
 
-    def __call__(self, pixels: Float[Array, "B H W C"]) -> Float[Array, "B h w M"]:
-        x = self.conv_in(pixels)
+    def levels(self, pixels: Float[Array, "B H W C"]) -> list[Float[Array, "B _ _ _"]]:
+        """What each level makes; all but the last halve the resolution."""
+        made = [self.conv_in(pixels)]
         for block in self.down_blocks:
-            x = block(x)
+            made.append(block(made[-1]))
+        return made[1:]
+
+    def __call__(self, pixels: Float[Array, "B H W C"]) -> Float[Array, "B h w M"]:
+        x = self.levels(pixels)[-1]
         return self.conv_out(nnx.silu(self.conv_norm_out(self.mid_block(x))))
 
 
@@ -208,6 +213,10 @@ class VAE(nnx.Module):
         self.post_quant_conv = nnx.Conv(
             cfg.latent_channels, cfg.latent_channels, (1, 1), rngs=rngs, **cfg.kinds
         )
+
+    def features(self, pixels: Float[Array, "B H W C"]) -> tuple[Float[Array, "B _ _ _"], ...]:
+        """The encoder's levels, to compare pictures by; pixels in [-1, 1]."""
+        return tuple(self.encoder.levels(pixels))
 
     def encode(self, pixels: Float[Array, "B H W C"]) -> Posterior:
         """Posterior over the latents of pictures whose sides are multiples of `cfg.reduction`.

@@ -7,7 +7,7 @@ samples with little noise, and only some of the steps.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +49,9 @@ class LossConfig:
     min_snr_gamma: float | None = None
     """Min-SNR weighting of the denoising loss (arXiv:2303.09556: 5); None: every timestep alike."""
     perceptual: float = 0.1
-    """Weight of VGG-19's features on x0 hat."""
+    """Weight of the perceptual network's features on x0 hat."""
+    perceptual_network: Literal["vgg19", "autoencoder"] = "vgg19"
+    """Whose features: VGG-19's, or the autoencoder's encoder's, where no VGG-19 is at hand."""
     color: float = 0.1
     """Weight of colour matching by DINOv2's features on x0 hat."""
     picture_share: float = 0.5
@@ -96,6 +98,11 @@ class LossConfig:
         """Whether any term needs x0 hat decoded."""
         return self.perceptual > 0 or self.color > 0
 
+    @property
+    def needs_vgg(self) -> bool:
+        """Whether VGG-19 is read."""
+        return self.perceptual > 0 and self.perceptual_network == "vgg19"
+
 
 class Frozen(NamedTuple):
     """Networks that training reads and never changes."""
@@ -105,7 +112,7 @@ class Frozen(NamedTuple):
     """None where it is a part of the model."""
     nulls: NullContexts
     vgg: VGG19 | None = None
-    """None where the perceptual weight is 0."""
+    """None where the losses do not read it."""
 
 
 def reference_encoder(model: MagicColor, frozen: Frozen) -> DINOv2:
@@ -257,8 +264,9 @@ class Objective:
         decoded = frozen.encoders.vae.decode(crop.of(guess, LATENT_FACTOR))
         terms = {}
         if self.cfg.perceptual:
-            assert frozen.vgg is not None, "loaded where the weight is not 0"
-            terms["perceptual"] = perceptual_loss(frozen.vgg, decoded, crop.of(batch.target, 1))
+            network = frozen.vgg if self.cfg.needs_vgg else frozen.encoders.vae
+            assert network is not None, "loaded where it is read"
+            terms["perceptual"] = perceptual_loss(network, decoded, crop.of(batch.target, 1))
         if self.cfg.color:
             seen = encoder(dino_input(batch.target, encoder.cfg.patch_size)).patches
             warped = warp_colors(

@@ -229,7 +229,7 @@ def frozen_names(recipe: Recipe, stage: Stage) -> dict[str, str]:
     wanted = {
         "clip": uses_clip(recipe),
         "dinov2": not stage.encoder,
-        "vgg": stage.losses.perceptual > 0,
+        "vgg": stage.losses.needs_vgg,
     }
     return {role: file for role, file in FROZEN_NETWORKS.items() if wanted.get(role, True)}
 

@@ -193,6 +193,7 @@ def frozen(folder, *, encoder=False, **losses):
 def test_only_what_the_losses_need_is_loaded(start, tmp_path):
     assert frozen(start).vgg is not None and frozen(start).encoders.vae.cfg.remat == "full"
     assert frozen(start, perceptual=0.0).vgg is None
+    assert frozen(start, perceptual_network="autoencoder").vgg is None
     assert frozen(start).dinov2 is not None and frozen(start, encoder=True).dinov2 is None
     without = write_nano_model(tmp_path / "model", small_config())
     with pytest.raises(ValueError, match=r"lacks \['vgg19'\]"):
