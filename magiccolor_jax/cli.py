@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import tyro
 
-from magiccolor_jax.embedded import DEFAULT, model_folder
 from magiccolor_jax.recipe import Finish
 
 USAGE = """usage: magiccolor COMMAND [ARGUMENTS]
@@ -59,9 +58,8 @@ class ColorizeArgs:
 
     cases: tyro.conf.Positional[tuple[Path, ...]]
     """Case folders, or folders of cases."""
-    model: Path = Path(DEFAULT)
-    """Model folder, made by `magiccolor convert` or exported from a training; or `tiny`, the
-    embedded one."""
+    model: Path
+    """Model folder, made by `magiccolor convert`."""
     out: Path
     """Where the pictures and manifest.json go."""
     seed: int = 123
@@ -145,14 +143,13 @@ def _run_colorize(args: ColorizeArgs) -> int:
         f"{len(part.of(list(names)))} cases on {jax.local_device_count()} x {device.device_kind}"
     )
     with console.status(f"loading {escape(str(args.model))}"):
-        folder = model_folder(args.model)
         colorizer = Colorizer.from_pretrained(
-            folder, recipe=args.recipe, precision=args.precision, finish=args.finish
+            args.model, recipe=args.recipe, precision=args.precision, finish=args.finish
         )
         settings = colorizer.settings(
             seed=args.seed, steps=args.steps, guidance=args.guidance, sampler=args.sampler
         )
-        model = hash_model(folder)
+        model = hash_model(args.model)
     size = default_batch_size() if args.batch_size is None else args.batch_size
     work = job.Job(names, args.out, settings, model, part, size, args.layers)
     return 1 if job.run(colorizer, work, console) else 0

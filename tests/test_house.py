@@ -20,7 +20,6 @@ ORDER = [
     "recipe",
     "files",
     "presets",
-    "embedded",
     "tensorfile",
     "trees",
     "precision",
