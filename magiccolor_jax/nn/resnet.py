@@ -42,7 +42,13 @@ def group_norm(
 ) -> GroupNorm:
     """A `GroupNorm` whose epsilon has no default: networks differ in it."""
     return GroupNorm(
-        channels, groups, epsilon=epsilon, dtype=dtype, param_dtype=param_dtype, rngs=rngs
+        channels,
+        groups,
+        epsilon=epsilon,
+        use_fast_variance=False,
+        dtype=dtype,
+        param_dtype=param_dtype,
+        rngs=rngs,
     )
 
 

@@ -16,7 +16,7 @@ PADDINGS = {"both": ((1, 1), (1, 1)), "end": ((0, 1), (0, 1))}
 """UNet and ControlNet pad a stride-2 convolution on both sides, the VAE's encoder at the end."""
 
 
-WIDE = 32
+WIDE = 48
 """Channels, of both sides, from where on a kernel's gradient is made of products on CPU."""
 
 

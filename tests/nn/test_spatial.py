@@ -58,7 +58,7 @@ def test_gradients_of_wide_convolutions_are_xlas(dtype):
     random = np.random.default_rng(1)
     x, kernel, slope = (
         jnp.asarray(random.normal(size=shape), dtype)
-        for shape in ((2, 7, 10, 33), (3, 3, 33, 40), (2, 7, 10, 40))
+        for shape in ((2, 7, 10, 49), (3, 3, 49, 56), (2, 7, 10, 56))
     )
     options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
     geometry = (1, 1), ((1, 1), (1, 1))

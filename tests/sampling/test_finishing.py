@@ -181,6 +181,7 @@ def colorize(case, model, out, *words):
     return cli.run(["colorize", *map(str, given), "--compilation-cache", str(out.parent / "cache")])
 
 
+@pytest.mark.slow
 def test_layers_from_the_command_line(case, nano_model, tmp_path, capsys, compile_quickly):
     out = tmp_path / "out"
     assert colorize(case, nano_model, out, "--layers") == 1

@@ -51,7 +51,8 @@ def sd15(tmp_path_factory):
     made = {"init/unet": unet, "init/controlnet_lineart": lineart}
     write_nano_model(folder, small_config(), **made)
     config = read_config(folder)
-    rest = {k: v for k, v in config.networks.items() if k not in dataclasses.asdict(small_config())}
+    own = {name for name, cfg in vars(small_config()).items() if cfg is not None}
+    rest = {name: cfg for name, cfg in config.networks.items() if name not in own}
     write_config(folder, dataclasses.replace(config, networks=rest))
     return folder
 

@@ -15,6 +15,8 @@ from magiccolor_jax.training.loop import Training
 from magiccolor_jax.training.setup import plan_training
 from magiccolor_jax.training.tables import frozen_files
 
+pytestmark = pytest.mark.slow
+
 QUIET = Console(quiet=True)
 
 
