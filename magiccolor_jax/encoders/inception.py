@@ -15,11 +15,10 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from magiccolor_jax.nn.normalisation import FrozenBatchNorm
+
 SIDE = 299
 """The network sees squares of this many pixels."""
-
-EPSILON = 1e-3
-"""Of every normalisation."""
 
 WIDTH_UNIT = 16
 """Every number of channels is a multiple of this."""
@@ -191,23 +190,6 @@ class InceptionConfig:
         return {"dtype": self.dtype, "param_dtype": self.param_dtype}
 
 
-class FrozenBatchNorm(nnx.Module):
-    """Batch normalisation by the statistics of a training that is over; they are parameters."""
-
-    def __init__(self, width: int, cfg: InceptionConfig):
-        self.scale = nnx.Param(jnp.ones(width, cfg.param_dtype))
-        self.bias = nnx.Param(jnp.zeros(width, cfg.param_dtype))
-        self.running_mean = nnx.Param(jnp.zeros(width, cfg.param_dtype))
-        self.running_var = nnx.Param(jnp.ones(width, cfg.param_dtype))
-
-    def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
-        """Any range; computed in f32, returned in the dtype of `x`."""
-        leaves = (self.scale, self.bias, self.running_mean, self.running_var)
-        scale, bias, mean, variance = (leaf[...].astype(jnp.float32) for leaf in leaves)
-        factor = scale * jax.lax.rsqrt(variance + EPSILON)  # [C]
-        return ((x.astype(jnp.float32) - mean) * factor + bias).astype(x.dtype)
-
-
 class ConvNorm(nnx.Module):
     """Convolution without bias, normalisation, ReLU."""
 
@@ -224,7 +206,7 @@ class ConvNorm(nnx.Module):
             rngs=rngs,
             **cfg.kinds,
         )
-        self.bn = FrozenBatchNorm(self.width, cfg)
+        self.bn = FrozenBatchNorm(self.width, cfg.param_dtype)
 
     def __call__(self, x: Float[Array, "B h w I"]) -> Float[Array, "B _ _ O"]:
         """Any range -> not negative."""
