@@ -65,6 +65,15 @@ SAM = WeightMap(
 )
 """segment-anything's files; transformers' have the places' matrix twice."""
 
+ANIME2SKETCH = WeightMap(extra=(r".*\.smooth\.kernel",))
+"""Anime2Sketch's `netG.pth` and `improved.bin`, whose blur is a constant."""
+
+SKETCH_KERAS = WeightMap(extra=(r".*\.num_batches_tracked",))
+"""sketchKeras-pytorch's `model.pth`."""
+
+INFORMATIVE_DRAWINGS = WeightMap()
+"""Informative Drawings' generator: `sk_model.pth`, `sk_model2.pth`."""
+
 BY_KIND = {
     "unet": UNET,
     "controlnet": CONTROLNET,
@@ -76,6 +85,9 @@ BY_KIND = {
     "lpips": LPIPS,
     "sam": SAM,
     "inception": INCEPTION,
+    "anime2sketch": ANIME2SKETCH,
+    "sketch_keras": SKETCH_KERAS,
+    "informative_drawings": INFORMATIVE_DRAWINGS,
 }
 """Kind of network (`checkpoint.KINDS`) -> its map."""
 
@@ -155,6 +167,10 @@ SAM_TRANSFORMERS = KeyStyle(
 )
 """SamModel."""
 
+PLAIN = KeyStyle(name="plain")
+DATA_PARALLEL = KeyStyle(name="data-parallel", marker=r"^module\.", renames=((r"^", "module."),))
+"""A module that was saved inside of PyTorch's DataParallel."""
+
 STYLES = {
     "unet": (DIFFUSERS,),
     "controlnet": (DIFFUSERS,),
@@ -166,6 +182,9 @@ STYLES = {
     "lpips": (TORCHVISION,),
     "sam": (SEGMENT_ANYTHING, SAM_TRANSFORMERS),
     "inception": (PYTORCH_FID,),
+    "anime2sketch": (PLAIN, DATA_PARALLEL),
+    "sketch_keras": (PLAIN, DATA_PARALLEL),
+    "informative_drawings": (PLAIN, DATA_PARALLEL),
 }
 """Kind of network -> how its files name things; the first row is the map's own names."""
 

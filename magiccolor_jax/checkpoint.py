@@ -27,6 +27,12 @@ from magiccolor_jax.encoders.lpips import LPIPS, LPIPSConfig
 from magiccolor_jax.encoders.vae import VAE, VAEConfig
 from magiccolor_jax.encoders.vgg import VGG19, VGG19Config
 from magiccolor_jax.files import atomic_file
+from magiccolor_jax.lineart.anime2sketch import Anime2Sketch, Anime2SketchConfig
+from magiccolor_jax.lineart.informative_drawings import (
+    InformativeDrawings,
+    InformativeDrawingsConfig,
+)
+from magiccolor_jax.lineart.sketch_keras import SketchKeras, SketchKerasConfig
 from magiccolor_jax.models.context import ContextConfig, ContextEncoder
 from magiccolor_jax.models.controlnet import ControlNet, ControlNetConfig
 from magiccolor_jax.models.unet import UNet, UNetConfig
@@ -51,6 +57,9 @@ KINDS: dict[str, tuple[type, type[nnx.Module]]] = {
     "lpips": (LPIPSConfig, LPIPS),
     "inception": (InceptionConfig, Inception),
     "sam": (SAMConfig, SAM),
+    "anime2sketch": (Anime2SketchConfig, Anime2Sketch),
+    "sketch_keras": (SketchKerasConfig, SketchKeras),
+    "informative_drawings": (InformativeDrawingsConfig, InformativeDrawings),
 }
 """Name in config.json -> config and module of a network."""
 
