@@ -10,7 +10,18 @@ from typing import Annotated, Literal
 import tyro
 
 Kind = Literal[
-    "unet", "controlnet", "vae", "clip_vision", "clip_text", "dinov2", "vgg19", "inception", "sam"
+    "unet",
+    "controlnet",
+    "vae",
+    "clip_vision",
+    "clip_text",
+    "dinov2",
+    "vgg19",
+    "inception",
+    "sam",
+    "anime2sketch",
+    "sketch_keras",
+    "informative_drawings",
 ]
 
 

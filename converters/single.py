@@ -1,6 +1,6 @@
 """One network by itself: a diffusers or transformers folder, a hub file, a torchvision file."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from magiccolor_jax.checkpoint import KINDS, ModelConfig
 from magiccolor_jax.encoders.clip_config import CLIPTextConfig, CLIPVisionConfig
 from magiccolor_jax.encoders.inception import InceptionConfig
 from magiccolor_jax.encoders.vae import VAEConfig
+from magiccolor_jax.lineart import anime2sketch, informative_drawings, sketch_keras
 from magiccolor_jax.models.controlnet import ControlNetConfig
 from magiccolor_jax.models.unet import UNetConfig
 from magiccolor_jax.segment.sam_config import infer_config as infer_sam
@@ -19,6 +20,13 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 VISION_TOWER = "vision_model.embeddings.class_embedding"
 TEXT_TOWER = "text_model.embeddings.token_embedding.weight"
+
+LINE_MARKERS = (
+    ("anime2sketch", ("model.model.0.weight", "model.model.3.weight")),
+    ("sketch_keras", ("downblock_1.1.weight", "last_conv.weight")),
+    ("informative_drawings", ("model0.1.weight", "model4.1.weight")),
+)
+"""Of extractors of line art, which may have been saved inside of PyTorch's DataParallel."""
 
 MARKERS = (
     ("controlnet", ("controlnet_cond_embedding.conv_in.weight",)),
@@ -33,6 +41,11 @@ MARKERS = (
     ("sam", ("image_encoder.pos_embed", "mask_decoder.iou_token.weight")),
     ("sam", ("vision_encoder.pos_embed", "mask_decoder.iou_token.weight")),
     ("inception", ("Conv2d_1a_3x3.conv.weight", "Mixed_7c.branch_pool.conv.weight")),
+    *(
+        (kind, tuple(prefix + key for key in keys))
+        for kind, keys in LINE_MARKERS
+        for prefix in ("", "module.")
+    ),
 )
 """Kind of network, and keys that only its files have together; the first match counts."""
 
@@ -134,6 +147,8 @@ def _config(kind: str, path: Path | None, shapes: Shapes, where: Path) -> Any:
         roles = {"adapter": "dino_adapter.0.weight" in shapes}
     if kind == "vgg19":
         return infer_vgg19(dict(shapes), str(where))
+    if kind in LINE_SIZES:
+        return configs.named(where, lambda: LINE_SIZES[kind](_plain(shapes)))
     if path is not None:
         return configs.from_hf(kind, read_json(path), path, **roles)
     if kind == "dinov2":
@@ -151,6 +166,19 @@ def _config(kind: str, path: Path | None, shapes: Shapes, where: Path) -> Any:
         "inception": InceptionConfig.fid,
     }
     return official[kind](**roles)
+
+
+LINE_SIZES: dict[str, Callable[[Shapes], Any]] = {
+    "anime2sketch": anime2sketch.infer_config,
+    "sketch_keras": sketch_keras.infer_config,
+    "informative_drawings": informative_drawings.infer_config,
+}
+"""Kind of an extractor of line art -> its sizes, by its shapes."""
+
+
+def _plain(shapes: Shapes) -> Shapes:
+    """Without what PyTorch's DataParallel puts before every key."""
+    return {key.removeprefix("module."): shape for key, shape in shapes.items()}
 
 
 def _texts(path: Path, root: Path, name: str, config: Path | None) -> list[str]:

@@ -20,7 +20,14 @@ from converters.write_configs import to_hf
 
 DIFFUSERS_KINDS = ("unet", "controlnet", "vae")
 
-WITHOUT_CONFIG = ("vgg19", "lpips", "inception")
+WITHOUT_CONFIG = (
+    "vgg19",
+    "lpips",
+    "inception",
+    "anime2sketch",
+    "sketch_keras",
+    "informative_drawings",
+)
 """Kinds of no library that loads by `from_pretrained`."""
 
 EXTRAS = {

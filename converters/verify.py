@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flax import nnx
 from jaxtyping import Float
 
 from converters.folder import open_folder
@@ -31,6 +32,14 @@ LIMIT = 1e-4
 
 LATENT = (8, 16)
 """Height and width of the latents: small, not square, divisible by three halvings."""
+
+
+LINES: dict[str, Callable[[Any], tuple[int, ...]]] = {
+    "anime2sketch": lambda config: (1, config.step, 2 * config.step, 3),
+    "sketch_keras": lambda config: (1, 48, 80, 1),
+    "informative_drawings": lambda config: (1, 52, 68, 3),
+}
+"""Kind of an extractor of line art -> shape of its input."""
 
 
 def check_installed() -> None:
@@ -120,6 +129,8 @@ def random_inputs(config: Any) -> Arrays:
         return {"ids": ids}
     if kind == "vgg19":
         return {"pixels": generator.random((1, 48, 64, 3), np.float32)}
+    if kind in LINES:
+        return {"pixels": normal(*LINES[kind](config))}
     inputs = {"pixels": normal(1, config.image_size, config.image_size, 3)}
     if kind == "sam":
         inputs["points"] = config.image_size * generator.random((2, 1, 2), np.float32)
@@ -171,6 +182,10 @@ def _jax_sam(network: Any, inputs: Arrays) -> Named:
     yield "quality", found.quality[:, 1:]
 
 
+def _jax_lines(network: Any, inputs: Arrays) -> Named:
+    yield "lines", nnx.jit(lambda network, pixels: network(pixels))(network, inputs["pixels"])
+
+
 JAX: dict[str, Callable[[Any, Arrays], Named]] = {
     "unet": _jax_unet,
     "controlnet": _jax_controlnet,
@@ -180,6 +195,7 @@ JAX: dict[str, Callable[[Any, Arrays], Named]] = {
     "dinov2": lambda network, inputs: iter(network(inputs["pixels"])._asdict().items()),
     "vgg19": _jax_vgg19,
     "sam": _jax_sam,
+    **dict.fromkeys(LINES, _jax_lines),
 }
 """Kind -> its named outputs, channels last."""
 

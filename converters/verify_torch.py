@@ -14,7 +14,7 @@ from diffusers.models.controlnets.controlnet import ControlNetModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
-from converters import maps
+from converters import maps, verify_lineart
 from converters.containers import open_weights
 from converters.manifest import SourceRecord
 from converters.to_diffusers import library_style
@@ -199,5 +199,6 @@ TORCH: dict[str, Callable[[Any, State, State], Named]] = {
     "dinov2": _dinov2,
     "vgg19": _vgg19,
     "sam": _sam,
+    **verify_lineart.TORCH,
 }
 """Kind -> its named outputs, as converters/verify.py names them."""
