@@ -1,7 +1,6 @@
 """`magiccolor segment`: pictures in, instance masks, COCO JSON and overlays out."""
 
-import errno
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,8 @@ import numpy as np
 from jaxtyping import UInt8
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import track
 
 from magiccolor_jax.checkpoint import load_network, read_config
-from magiccolor_jax.data.listing import is_picture, pictures_below
 from magiccolor_jax.data.pictures import PICTURE_SUFFIXES, read_picture
 from magiccolor_jax.data.transforms import Picture
 from magiccolor_jax.files import sha256_of
@@ -29,6 +26,7 @@ from magiccolor_jax.prepare.cuts import (
     write_coco,
     write_cut,
 )
+from magiccolor_jax.prepare.pictures import name_pictures, work_through
 from magiccolor_jax.prepare.prompts import (
     Prompt,
     alike,
@@ -59,62 +57,29 @@ def run(args: SegmentArgs, console: Console) -> int:
     Raises:
         ValueError, OSError: arguments, prompts or the model do not fit; the disk is full.
     """
-    pictures = name_pictures(args.pictures, args.out)
+    pictures = name_pictures(args.pictures, args.out, (FOLDER, OVERLAYS))
+    _check_folders(pictures)
     check_coco(args.out)
     cutter = Cutter(args, pictures)
     console.print(f"{len(pictures)} pictures by {cutter.who}", markup=False, soft_wrap=True)
-    failed = 0
     try:
-        for name, path in track(pictures.items(), "pictures", console=console):
-            try:
-                said = _one(cutter, name, path, args.out)
-            except (ValueError, MemoryError, cv2.error, OSError) as error:
-                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                failed += 1
-                said = f"[red]failed[/red] {escape(name)}: {escape(str(error))}"
-            if said:
-                console.print(said, soft_wrap=True, highlight=False)
+        done = work_through(
+            pictures, lambda name, path: _one(cutter, name, path, args.out), console
+        )
     finally:
         write_coco(args.out)
     console.print(f"-> {args.out / OVERLAYS}", markup=False, soft_wrap=True)
-    return failed
+    return done.failed
 
 
-def name_pictures(paths: Iterable[Path], out: Path) -> dict[str, Path]:
-    """Name of each picture: its file's, or its path below the folder that was walked, without
-    suffix.
-
-    Args:
-        out: whose masks and overlays are not looked at.
-
-    Raises:
-        ValueError: there is none, a path is no picture, or two have one name.
-    """
-    found: dict[str, Path] = {}
-    own = {(out / name).resolve() for name in (FOLDER, OVERLAYS)}
-    for root in paths:
-        if not root.exists() or (root.is_file() and not is_picture(root)):
-            raise ValueError(f"{root}: expected a picture or a folder of pictures")
-        below = [root] if root.is_file() else pictures_below(root)
-        for path in below:
-            if path != root and own & {*path.resolve().parents}:
-                continue
-            name = path.stem if path == root else path.relative_to(root).with_suffix("").as_posix()
-            if found.setdefault(name, path).resolve() != path.resolve():
-                raise ValueError(
-                    f"masks are named after their pictures: {found[name]} and {path} would both "
-                    f"be {name}; cut them into different folders"
-                )
-    above = {parent.as_posix() for name in found for parent in Path(name).parents}
-    if both := sorted(above & set(found)):
+def _check_folders(names: Collection[str]) -> None:
+    """Raises ValueError where a picture's folder of masks would be one of other pictures'."""
+    above = {parent.as_posix() for name in names for parent in Path(name).parents}
+    if both := sorted(above & set(names)):
         raise ValueError(
             f"masks go to a folder of their picture's name: expected no folder of pictures of the "
             f"same name, got {', '.join(both)}; rename one of them"
         )
-    if not found:
-        raise ValueError("no pictures: expected pictures, or folders of them")
-    return found
 
 
 class Cutter:

@@ -1,0 +1,80 @@
+"""What commands share that go through pictures one by one: their names, and the way through."""
+
+import errno
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
+
+from magiccolor_jax.data.listing import is_picture, pictures_below
+
+
+class Done(NamedTuple):
+    """How a way through pictures ended."""
+
+    made: int
+    kept: int
+    """Were there already."""
+    failed: int
+
+
+def name_pictures(paths: Iterable[Path], out: Path, own: Iterable[str]) -> dict[str, Path]:
+    """Name of each picture: its file's, or its path below the folder that was walked, without
+    suffix.
+
+    Args:
+        out: where results go.
+        own: folders there whose pictures are not looked at.
+
+    Raises:
+        ValueError: there is none, a path is no picture, or two have one name.
+    """
+    found: dict[str, Path] = {}
+    results = {(out / name).resolve() for name in own}
+    for root in paths:
+        if not root.exists() or (root.is_file() and not is_picture(root)):
+            raise ValueError(f"{root}: expected a picture or a folder of pictures")
+        below = [root] if root.is_file() else pictures_below(root)
+        for path in below:
+            if path != root and results & {*path.resolve().parents}:
+                continue
+            name = path.stem if path == root else path.relative_to(root).with_suffix("").as_posix()
+            if found.setdefault(name, path).resolve() != path.resolve():
+                raise ValueError(
+                    f"results are named after their pictures: {found[name]} and {path} would both "
+                    f"be {name}; use different --out folders"
+                )
+    if not found:
+        raise ValueError("no pictures: expected pictures, or folders of them")
+    return found
+
+
+def work_through(
+    pictures: dict[str, Path], one: Callable[[str, Path], str | None], console: Console
+) -> Done:
+    """Does one after another; those that fail are reported, and the rest go on.
+
+    Args:
+        one: of a name and its file makes what it says, as rich's markup; None where nothing was to
+            be done.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    made = failed = 0
+    for name, path in track(pictures.items(), "pictures", console=console):
+        try:
+            said = one(name, path)
+            made += said is not None
+        except (ValueError, MemoryError, cv2.error, OSError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            failed += 1
+            said = f"[red]failed[/red] {escape(name)}: {escape(str(error))}"
+        if said:
+            console.print(said, soft_wrap=True, highlight=False)
+    return Done(made, len(pictures) - made - failed, failed)
