@@ -215,6 +215,49 @@ def _segment(rest: list[str]) -> int:
     return _told("magiccolor segment", args.out, run, smaller="--points-per-batch")
 
 
+def _lineart(rest: list[str]) -> int:
+    from magiccolor_jax.prepare.arguments import LineArtArgs
+
+    args = tyro.cli(LineArtArgs, prog="magiccolor lineart", args=rest)
+
+    def run() -> int:
+        import jax
+
+        from magiccolor_jax.prepare import extracting
+
+        jax.config.update("jax_compilation_cache_dir", str(args.compilation_cache.expanduser()))
+        model = _as_folder(args.model, args.converted) if args.model else None
+        return 1 if extracting.run(args, model, _console()) else 0
+
+    return _told("magiccolor lineart", args.out, run, smaller="--size")
+
+
+def _as_folder(model: Path, kept: Path) -> Path:
+    """A model's folder: a file of PyTorch's is converted, once for all runs of this version.
+
+    Raises:
+        ValueError: it is no network that we have, or PyTorch is needed to read it.
+        OSError: it cannot be read, or the folder cannot be written.
+    """
+    if not model.is_file():
+        return model
+    from importlib.metadata import version
+
+    from converters.single import plan_network
+    from converters.to_jax import convert_to_jax
+    from magiccolor_jax.files import sha256_of
+
+    folder = kept.expanduser() / f"{sha256_of(model)[:16]}-{version('magiccolor_jax')}"
+    try:
+        if not folder.exists():
+            convert_to_jax(plan_network(model, kind=None, config=None), folder)
+    except ImportError as error:
+        raise ValueError(str(error)) from None
+    except FileExistsError:
+        pass  # another run was faster
+    return folder
+
+
 def _complain(text: str, who: str = "magiccolor") -> int:
     """Prints an error that the user can mend; a traceback would only hide it."""
     print(f"{who}: {text}", file=sys.stderr)
@@ -233,5 +276,6 @@ COMMANDS = {
     "train": Command("one stage of the training, from a preset", _train),
     "evaluate": Command("coloured pages -> numbers beside baselines, one report", _evaluate),
     "segment": Command("pictures -> masks of their instances", _segment),
+    "lineart": Command("coloured pictures -> their lines", _lineart),
     "convert": Command("PyTorch checkpoints <-> JAX model folders", _convert),
 }

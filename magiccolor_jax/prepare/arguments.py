@@ -1,7 +1,8 @@
-"""The arguments of `magiccolor segment`; nothing heavy is imported for its help."""
+"""The arguments of `magiccolor segment` and `lineart`; nothing heavy is imported for their help."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -47,3 +48,39 @@ class SegmentArgs:
     """Least stability of a mask of the grid."""
     compilation_cache: Path = Path("~/.cache/magiccolor_jax/compiled")
     """Where compiled programs are kept between runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LineArtArgs:
+    """Draw the lines of coloured pictures: line art as PNG, and sheets to look at.
+
+    OUT/lines/NAME.png has the picture's size, black on white, and can be a case's sketch;
+    OUT/sheets/NAME.png shows it beside the picture and in the form in which every sketch reaches a
+    model. Finished pictures are skipped on a re-run; a bad one is reported, the rest go on, and the
+    exit code is 1.
+    """
+
+    pictures: tyro.conf.Positional[tuple[Path, ...]]
+    """Pictures, or folders that are walked for them."""
+    out: Path
+    """Where lines/ and sheets/ go."""
+    method: Literal["xdog", "anime2sketch", "sketch-keras", "informative-drawings"] | None = None
+    """xdog needs no model. The others are networks: Anime2Sketch (`netG.pth`, `improved.bin`),
+    sketchKeras (`model.pth`), ControlNet's lineart (`sk_model.pth`). Default: what --model is, else
+    xdog."""
+    model: Path | None = None
+    """The network: PyTorch's file, which is converted once and kept (needs `pip install
+    'magiccolor_jax[torch]'`), or the JAX folder that `magiccolor convert FILE FOLDER` makes."""
+    size: int | None = None
+    """Pixels of the side at which a network sees pictures: of a square, for informative-drawings of
+    the shorter side. Default: 512, for which they were made."""
+    clahe: bool = False
+    """Even out the picture's contrast first, for dark or pale ones (Anime2Sketch's option)."""
+    clahe_lines: bool = False
+    """Even out the lines' contrast, as MagicColor's training did."""
+    clahe_clip: float = 1.0
+    """Limit of the contrast, above 0: 1 is MagicColor's, 40 kornia's default."""
+    compilation_cache: Path = Path("~/.cache/magiccolor_jax/compiled")
+    """Where compiled programs are kept between runs."""
+    converted: Path = Path("~/.cache/magiccolor_jax/converted")
+    """Where converted files of PyTorch are kept between runs."""
