@@ -18,8 +18,16 @@ from jaxtyping import Int, UInt8
 from magiccolor_jax.data.pictures import DECODER_ERRORS, CaseError
 from magiccolor_jax.data.transforms import WHITE, Mask, Picture
 
-NEVER_TRAINED = ("dicebear-avataaars",)
-"""Sources whose licence is no standard one."""
+NEVER_TRAINED = (
+    "dicebear-avataaars",
+    "dicebear-miniavs",
+    "dicebear-toon-head",
+    "openmoji",
+    "renpy",
+    "streamline",
+    "wesnoth",
+)
+"""Sources whose licence is no standard one, and sources of cases by which models are judged."""
 
 HELD_OUT_SOURCES = ("dicebear-micah", "fxemoji")
 """Sources whose style no training sees."""
