@@ -30,7 +30,7 @@ $(VENV)/core: pyproject.toml requirements.lock
 	touch $@
 
 $(VENV)/checked: $(VENV)/core
-	$(INSTALL) --editable ".[parity,dev]"
+	$(INSTALL) --editable ".[parity,dev,art]"
 	touch $@
 
 clean:
