@@ -161,7 +161,9 @@ def shared_palette(
         raise DrawingError("empty")
     alpha = pictures[painted][:, 3:].astype(np.float32) / 255
     pixels = np.rint(pictures[painted][:, :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
-    colors, entries = np.unique(pixels, axis=0, return_inverse=True)
+    # One number a colour: rows are sorted ten times slower.
+    numbers, entries = np.unique(pixels @ np.array([1 << 16, 1 << 8, 1]), return_inverse=True)
+    colors = np.stack([numbers >> 16, numbers >> 8 & 255, numbers & 255], axis=1)
     if len(colors) > COLORS:
         colors, entries = _quantised(pixels)
     palette = np.zeros((COLORS + 1, 3), np.uint8)

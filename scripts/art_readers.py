@@ -85,7 +85,7 @@ def _iconify(source: Source, paths: list[Path]) -> Iterator[Subject]:
     width = common.get("width", 16)
     sizes = {"left": 0, "top": 0, "width": width, "height": common.get("height", width)}
     for name, icon in common["icons"].items():
-        if icon.get("hidden") or source.left_out.search(name):
+        if icon.get("hidden") or re.search(source.left_out, name):
             continue
         box = " ".join(str(icon.get(part, default)) for part, default in sizes.items())
         svg = (
@@ -106,7 +106,7 @@ def _openclipart(source: Source, paths: list[Path]) -> Iterator[Subject]:
         if name.startswith(OPENCLIPART) and name.endswith(".svg")
     }
     for name, content in sorted(found.items()):
-        if source.left_out.search(name):
+        if re.search(source.left_out, name):
             continue
         author, problem = _what_it_says(content)
         if len(content) > MOST_BYTES:

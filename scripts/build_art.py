@@ -40,8 +40,15 @@ from magiccolor_jax.data.art import PARTS, read_art
 from magiccolor_jax.data.pictures import CaseError
 from magiccolor_jax.files import atomic_file
 
-CODE = ("art_readers", "art_style", "art_svg", "art_drawing", "art_siblings")
-"""Modules that decide what a drawing becomes."""
+CODE = (
+    "art_readers.py",
+    "art_dicebear.mjs",
+    "art_style.py",
+    "art_svg.py",
+    "art_drawing.py",
+    "art_siblings.py",
+)
+"""Files that decide what a source becomes."""
 
 CHUNK = 8
 """Subjects that a process takes at a time."""
@@ -127,7 +134,8 @@ def build(args: Args, sources: list[Source], console: Console) -> None:
         rejected = {name: part.rejected for name, part in parts.items()}
         file.write_text(json.dumps(rejected, indent=1) + "\n")
     console.print(summary(parts, library))
-    console.print(f"{args.out}: {len(library.meta)} groups, {len(library.indices)} drawings")
+    total = f"{args.out}: {len(library.meta)} groups, {len(library.indices)} drawings"
+    console.print(total, markup=False)
 
 
 def part_of(source: Source, args: Args, console: Console) -> Part:
@@ -136,10 +144,11 @@ def part_of(source: Source, args: Args, console: Console) -> Part:
     if path.is_file():
         try:
             part = _read_part(path)
-            console.print(f"{source.name}: as drawn before ({path})")
+            console.print(f"{source.name}: as drawn before ({path})", markup=False)
             return part
         except (zipfile.BadZipFile, zlib.error, OSError, ValueError, KeyError) as error:
-            console.print(f"{path}: damaged ({error}), so {source.name} is drawn again")
+            words = f"{path}: damaged ({error}), so {source.name} is drawn again"
+            console.print(words, markup=False)
     part = _draw(source, args, console)
     with atomic_file(path) as file, file.open("wb") as stream:
         _save(stream, part, rejected=part.rejected)
@@ -150,7 +159,7 @@ def _key(source: Source) -> str:
     """Of a source's row and the code that draws it."""
     found = hashlib.sha256(repr(source).encode())
     for name in CODE:
-        found.update(Path(__file__).with_name(f"{name}.py").read_bytes())
+        found.update(Path(__file__).with_name(name).read_bytes())
     return found.hexdigest()[:12]
 
 
