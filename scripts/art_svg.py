@@ -140,12 +140,18 @@ def _clean(root: Element) -> None:
 
 
 def _canvas(root: Element) -> Frame:
-    found = [float(word) for word in re.findall(NUMBER, root.get("viewBox", ""))]
-    if len(found) != 4:
-        found = [0.0, 0.0, length(root.get("width"), 0.0), length(root.get("height"), 0.0)]
-    if min(found[2:]) <= 0 or not np.isfinite(found).all():
+    """What a viewer shows: the view box, and what lies beside it where the page is wider."""
+    width, height = (length(root.get(name), 0.0) for name in ("width", "height"))
+    box = [float(word) for word in re.findall(NUMBER, root.get("viewBox", ""))]
+    if len(box) != 4:
+        box = [0.0, 0.0, width, height]
+    if min(box[2:]) <= 0 or not np.isfinite(box).all():
         raise DrawingError("no size")
-    return Frame(*found)
+    left, top, wide, high = box
+    if min(width, height) > 0:
+        scale = min(width / wide, height / high)
+        wide, high = width / scale, height / scale
+    return Frame(left - (wide - box[2]) / 2, top - (high - box[3]) / 2, wide, high)
 
 
 def framed(drawing: Drawing, frame: Frame, side: int) -> Element:
@@ -192,6 +198,7 @@ def render(document: Element, crisp: bool) -> UInt8[np.ndarray, "R R 4"]:
     try:
         found = resvg_py.svg_to_bytes(
             svg_string=ET.tostring(document, encoding="unicode"),
+            dpi=96.0,  # without it, lengths in points and millimetres are none
             skip_system_fonts=True,
             shape_rendering="crisp_edges" if crisp else "geometric_precision",
         )

@@ -180,6 +180,13 @@ def test_sizes_are_read_in_their_units():
     assert read_svg(b"<svg width='9' viewBox='-1,2 3e1 4'/>").canvas == (-1, 2, 30, 4)
 
 
+def test_what_a_viewer_shows_beside_the_view_box_is_part_of_the_canvas():
+    wide = read_svg(b"<svg width='90' height='20' viewBox='0 0 30 10'/>")
+    assert wide.canvas == (-7.5, 0, 45, 10)
+    high = read_svg(b"<svg width='3cm' height='6cm' viewBox='1 1 10 10'/>")
+    assert high.canvas == (1, -4, 10, 20)
+
+
 def test_colours_as_css_writes_them():
     assert parse_color("#1a2") == (0x11, 0xAA, 0x22)
     assert parse_color("rgb(1, 2, 3)") == (1, 2, 3)
@@ -205,6 +212,13 @@ def test_pictures_are_crisp_and_lines_do_not_tell_colours():
     assert (lines[0][..., 0] == lines[0][..., 1]).all()
     assert lines[0][10:130, 9:11, 0].max() == 0, "the left edge, two pixels wide"
     assert lines[0][90, 90, 0] == 255, "the square's corner is hidden by the disc"
+
+
+def test_lengths_are_drawn_in_their_units():
+    pytest.importorskip("resvg_py", reason="resvg draws SVG (extra `art`)")
+    band = '<path d="M0 8h16" stroke="red" stroke-width="3pt"/>'
+    shown = render(document(band), crisp=True)[:, SIDE // 2, 3] > 0
+    assert shown.sum() == 40
 
 
 def test_nothing_beyond_the_canvas_is_shown():
