@@ -18,7 +18,7 @@ from magiccolor_jax.training.config import ReportConfig, SaveConfig
 from magiccolor_jax.training.optim import OptimConfig
 from magiccolor_jax.training.stages import RANDOM, stage1
 
-LOSSES = LossConfig(perceptual=0.0, color=0.0, draws=2)
+LOSSES = LossConfig(timesteps="clean", perceptual=0.0, color=0.0, draws=2)
 
 # Other drawings of an instance are its references; a small model cannot spend itself on puzzles.
 VIEWS = SelfPlay(

@@ -1,6 +1,7 @@
 """The denoising loss, its weights over timesteps, the clean latents that a prediction implies."""
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from magiccolor_jax.diffusion.schedule import Prediction
@@ -32,6 +33,20 @@ def min_snr_weight(
     """
     snr = alphas_cumprod / (1 - alphas_cumprod)
     return jnp.minimum(snr, gamma) / (snr if prediction == "epsilon" else snr + 1)
+
+
+def clean_weight(
+    alphas_cumprod: Float[np.ndarray, " T"], prediction: Prediction
+) -> Float[np.ndarray, " T"]:
+    """How much of the squared error of a prediction is that of the x0 that it implies.
+
+    x0 has the noise's error by 1 / SNR, and the velocity's by 1 / (SNR + 1).
+
+    Args:
+        alphas_cumprod: abar_t, in (0, 1).
+    """
+    spread = 1 - alphas_cumprod
+    return spread / alphas_cumprod if prediction == "epsilon" else spread
 
 
 def noisy_latents(

@@ -21,6 +21,7 @@ from magiccolor_jax.encoders.dinov2 import DINOv2
 from magiccolor_jax.encoders.vgg import VGG19
 from magiccolor_jax.losses.color import color_loss, warp_colors
 from magiccolor_jax.losses.denoising import (
+    clean_weight,
     denoising_loss,
     denoising_target,
     min_snr_weight,
@@ -48,6 +49,10 @@ class LossConfig:
     """Sobel edges of the ground truth weigh the denoising loss."""
     min_snr_gamma: float | None = None
     """Min-SNR weighting of the denoising loss (arXiv:2303.09556: 5); None: every timestep alike."""
+    timesteps: Literal["uniform", "clean"] = "uniform"
+    """How they are drawn: all alike; or as often as the clean latents' error counts in what the
+    network predicts, so that the loss is that error, and next to nothing is spent on traces of
+    noise. These are spread evenly over a batch."""
     perceptual: float = 0.1
     """Weight of the perceptual network's features on x0 hat."""
     perceptual_network: Literal["vgg19", "autoencoder"] = "vgg19"
@@ -78,6 +83,11 @@ class LossConfig:
         if self.min_snr_gamma is not None and not self.min_snr_gamma > 0:
             raise ValueError(
                 f"LossConfig: min_snr_gamma must be above 0 or None, got {self.min_snr_gamma}"
+            )
+        if self.min_snr_gamma is not None and self.timesteps != "uniform":
+            raise ValueError(
+                "LossConfig: min_snr_gamma weighs timesteps that are drawn alike: expected "
+                f"timesteps 'uniform', got {self.timesteps!r}"
             )
         if self.draws < 1:
             raise ValueError(f"LossConfig: draws must be at least 1, got {self.draws}")
@@ -156,6 +166,8 @@ class Objective:
             )
         self.cfg, self.recipe, self.schedule = cfg, recipe, schedule
         self._alphas = schedule.alphas_cumprod.astype(np.float32)
+        weights = clean_weight(schedule.alphas_cumprod, schedule.prediction_type)
+        self._shares = np.cumsum(weights / weights.sum()).astype(np.float32)
 
     def __call__(
         self,
@@ -174,7 +186,7 @@ class Objective:
         several = partial(jax.tree.map, lambda x: jnp.repeat(x, draws, axis=0))
         clean = several(self._clean(frozen, batch, keys.posterior))
         count = clean.shape[0]
-        timesteps = jax.random.randint(keys.timesteps, (count,), 0, len(self._alphas))
+        timesteps = self._timesteps(keys.timesteps, count)
         abar = jnp.asarray(self._alphas)[timesteps]
         noise = jax.random.normal(keys.noise, clean.shape)
         noisy = noisy_latents(clean, noise, abar)
@@ -200,6 +212,14 @@ class Objective:
         weighed = [self._weight(name) * term for name, term in terms.items()]
         total = jnp.sum(jnp.stack(weighed))
         return total, {f"loss/{name}": term for name, term in terms.items()} | {"loss": total}
+
+    def _timesteps(self, key: Array, count: int) -> Int[Array, " B"]:
+        last = len(self._alphas)
+        if self.cfg.timesteps == "uniform":
+            return jax.random.randint(key, (count,), 0, last)
+        within, order = jax.random.split(key)
+        places = jax.random.permutation(order, count) + jax.random.uniform(within, (count,))
+        return jnp.minimum(jnp.searchsorted(self._shares, places / count), last - 1)
 
     def _weight(self, name: str) -> float:
         return 1.0 if name == "denoise" else getattr(self.cfg, name)

@@ -7,6 +7,7 @@ import pytest
 
 from magiccolor_jax.diffusion.schedule import Schedule
 from magiccolor_jax.losses.denoising import (
+    clean_weight,
     denoising_loss,
     denoising_target,
     min_snr_weight,
@@ -69,6 +70,16 @@ def test_min_snr_is_one_weight_on_the_clean_latents(prediction):
     of_clean = denoising_loss(predicted_clean(noisy, wrong, abar, prediction), clean)
     snr = ABAR / (1 - ABAR)
     np.testing.assert_allclose(of_output, np.minimum(snr, 5.0) * of_clean, rtol=2e-2)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_the_clean_weight_is_that_of_the_clean_latents(prediction):
+    clean, noise, abar = normal(0), normal(1), jnp.asarray(ABAR, jnp.float32)
+    noisy = noisy_latents(clean, noise, abar)
+    wrong = denoising_target(clean, noise, abar, prediction) + 0.1 * normal(2)
+    of_output = denoising_loss(wrong, denoising_target(clean, noise, abar, prediction))
+    of_clean = denoising_loss(predicted_clean(noisy, wrong, abar, prediction), clean)
+    np.testing.assert_allclose(of_output * clean_weight(ABAR, prediction), of_clean, rtol=2e-2)
 
 
 def test_gradients_reach_the_output():

@@ -15,6 +15,7 @@ from magiccolor_jax.encoders.dinov2 import DINOv2, DINOv2Features
 from magiccolor_jax.encoders.vae import Posterior
 from magiccolor_jax.encoders.vgg import VGG19, VGG19Config
 from magiccolor_jax.losses import objective as module
+from magiccolor_jax.losses.denoising import clean_weight
 from magiccolor_jax.losses.objective import Frozen, Keys, LossConfig, Objective, random_crop
 from magiccolor_jax.models.magiccolor import MagicColor
 from magiccolor_jax.nn.abstract import abstract
@@ -177,6 +178,21 @@ def test_min_snr_cuts_the_weight_of_clean_samples(evaluate, batch):
     assert evaluate(cfg, batch, 0.5)["loss"] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_timesteps_are_drawn_as_the_clean_latents_count(prediction):
+    schedule = dataclasses.replace(Schedule.sd15(), prediction_type=prediction)
+    cfg = LossConfig(timesteps="clean", perceptual=0.0, color=0.0)
+    draw = jax.jit(Objective(cfg, Recipe.paper(), schedule)._timesteps, static_argnums=1)
+    drawn = np.concatenate([draw(jax.random.key(seed), 500) for seed in range(40)])
+    weights = clean_weight(schedule.alphas_cumprod, prediction)
+    expected = np.cumsum(weights / weights.sum())
+    found = np.cumsum(np.bincount(drawn, minlength=1000) / drawn.size)
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+    once = np.sort(draw(jax.random.key(1), 4))
+    quarters = np.searchsorted(expected, [0, 0.25, 0.5, 0.75, 1])
+    assert (quarters[:-1] <= once).all() and (once <= quarters[1:]).all(), "one in each quarter"
+
+
 def test_noisy_samples_do_not_count_in_pictures(evaluate, batch):
     timesteps = jax.random.randint(Keys.split(KEY).timesteps, (CASES,), 0, 1000)
     share = float(jnp.sort(timesteps)[1]) / 1000  # one of three is below
@@ -241,7 +257,14 @@ def test_matching_of_the_release_cannot_be_trained():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"color": -1.0}, {"drop": 1.5}, {"picture_share": 0.0}, {"picture_crop": 40}, {"draws": 0}],
+    [
+        {"color": -1.0},
+        {"drop": 1.5},
+        {"picture_share": 0.0},
+        {"picture_crop": 40},
+        {"draws": 0},
+        {"min_snr_gamma": 5.0, "timesteps": "clean"},
+    ],
 )
 def test_nonsense_is_refused(wrong):
     with pytest.raises(ValueError, match=f"LossConfig: {next(iter(wrong))}"):
