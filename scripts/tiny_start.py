@@ -2,8 +2,8 @@
 
     python scripts/tiny_start.py --autoencoder runs/tiny/autoencoder/model --out runs/tiny/start
 
-The reference encoder keeps its random weights, which tell colours and textures apart; what the
-stages train they draw themselves.
+The reference encoder has random weights, for stages that train it along, or those of its own
+training; what the stages train they draw themselves.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ import tyro
 from overfit_model import random_network
 
 from magiccolor_jax import tiny
-from magiccolor_jax.checkpoint import read_config, save_network, write_config
+from magiccolor_jax.checkpoint import load_network, read_config, save_network, write_config
 from magiccolor_jax.encoders.dinov2 import DINOv2
 from magiccolor_jax.files import atomic_directory, link_or_copy
 
@@ -24,6 +24,8 @@ class Args:
 
     autoencoder: Path = Path("runs/tiny/autoencoder/model")
     """Folder with the trained autoencoder."""
+    encoder: Path | None = None
+    """Folder with the trained reference encoder; None: random weights."""
     out: Path = Path("runs/tiny/start")
     """Folder to make."""
 
@@ -33,11 +35,15 @@ def main(args: Args) -> None:
 
     Raises:
         FileExistsError: the folder exists.
+        FileNotFoundError, ValueError: a network is not there, or of other sizes.
     """
     autoencoder = read_config(args.autoencoder).networks["vae"]
     with atomic_directory(args.out) as new:
         link_or_copy(args.autoencoder / "vae.safetensors", new / "vae.safetensors")
-        encoder = random_network(DINOv2, tiny.ENCODER, "dinov2")
+        if args.encoder is None:
+            encoder = random_network(DINOv2, tiny.ENCODER, "dinov2")
+        else:  # of these sizes, or it is refused
+            encoder = load_network(args.encoder, "dinov2", tiny.ENCODER)
         save_network(new / "dinov2.safetensors", encoder)
         write_config(new, tiny.model(autoencoder))
 

@@ -160,7 +160,7 @@ def restore_page(
 
 
 def place(
-    picture: UInt8[np.ndarray, "H W *C"], fit: PageFit, ground: int
+    picture: UInt8[np.ndarray, "H W *C"] | Float[np.ndarray, "H W *C"], fit: PageFit, ground: int
 ) -> Float[np.ndarray, "h w *C"]:
     """A picture resized into its bucket, 0..255, with `ground` around it."""
     placed = np.full((*fit.bucket, *picture.shape[2:]), ground, np.float32)

@@ -15,8 +15,10 @@ from rich.console import Console
 from magiccolor_jax.parallel.multihost import Distributed, connect
 from magiccolor_jax.training.autoencoder import AutoencoderConfig, AutoencoderTraining
 from magiccolor_jax.training.config import TrainConfig
+from magiccolor_jax.training.encoder import EncoderConfig, EncoderTraining
 from magiccolor_jax.training.loop import FAILED, Training
 from magiccolor_jax.training.presets import load_preset
+from magiccolor_jax.training.pretraining import PretrainingConfig
 from magiccolor_jax.training.setup import plan_training
 from magiccolor_jax.training.tables import show
 
@@ -54,6 +56,26 @@ class AutoencoderArgs(AutoencoderConfig):
     """Where compiled programs are kept between runs."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class EncoderArgs(EncoderConfig):
+    """Train the reference encoder, where no pretrained DINOv2 is at hand.
+
+    It learns which patches of two views show the same part of a drawing. The run's folder gets what
+    an autoencoder's gets; model/ has the encoder. The same command goes on where an earlier one
+    ended. Exit code 0: done, 1: failed, 75: preempted, run it again.
+    """
+
+    compilation_cache: Path = Path("~/.cache/magiccolor_jax/compiled")
+    """Where compiled programs are kept between runs."""
+
+
+ALONE: dict[str, tuple[Any, Any]] = {
+    "network": (AutoencoderArgs, AutoencoderTraining),
+    "encoder": (EncoderArgs, EncoderTraining),
+}
+"""A field that only these presets have -> the settings and the training of one network."""
+
+
 def main(arguments: Sequence[str]) -> int:
     """Runs the command.
 
@@ -72,7 +94,7 @@ def main(arguments: Sequence[str]) -> int:
     prog = f"magiccolor train {arguments[0]}"
     args = tyro.cli(kind, prog=prog, default=preset, args=list(arguments[1:]))
     try:
-        return _run(args) if isinstance(args, TrainArgs) else _run_autoencoder(args)
+        return _run(args) if isinstance(args, TrainArgs) else _run_alone(args)
     except (ValueError, OSError) as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         return _complain(_full(args) if full else str(error))
@@ -86,25 +108,28 @@ def main(arguments: Sequence[str]) -> int:
         )
 
 
-def _with(preset: dict[str, Any]) -> TrainArgs | AutoencoderArgs:
-    """A preset's settings; what it leaves open must be given. One that has a `network` is an
-    autoencoder's."""
-    if "network" in preset:
-        kind: Any = AutoencoderArgs
-        open_fields: dict[str, Any] = {"out": Path(), "sources": ()}
-    else:
-        kind, open_fields = TrainArgs, {"out": Path(), "init": Path()}
+def _with(preset: dict[str, Any]) -> TrainArgs | PretrainingConfig:
+    """A preset's settings; what it leaves open must be given."""
+    kind, open_fields = next(
+        (
+            (args, {"out": Path(), "sources": ()})
+            for mark, (args, _) in ALONE.items()
+            if mark in preset
+        ),
+        (TrainArgs, {"out": Path(), "init": Path()}),
+    )
     args = kind(**(open_fields | preset))
     for name in open_fields.keys() - preset.keys():
         object.__setattr__(args, name, tyro.MISSING)  # tyro's mark is no Path
     return args
 
 
-def _run_autoencoder(args: AutoencoderArgs) -> int:
+def _run_alone(args: Any) -> int:
     _keep_programs(args.compilation_cache)
     console = Console(stderr=True)
-    console.print(f"autoencoder on {jax.local_devices()[0].device_kind}")
-    return AutoencoderTraining(args, console).run()
+    training = next(training for kind, training in ALONE.values() if isinstance(args, kind))
+    console.print(f"{training.NAME} on {jax.local_devices()[0].device_kind}")
+    return training(args, console).run()
 
 
 def _keep_programs(folder: Path) -> None:
@@ -127,7 +152,7 @@ def _run(args: TrainArgs) -> int:
     return Training(plan_training(args), console).run()
 
 
-def _full(args: TrainArgs | AutoencoderArgs) -> str:
+def _full(args: TrainArgs | PretrainingConfig) -> str:
     return (
         f"{args.out}: the disk is full; the last whole checkpoint is safe: make room (fewer with "
         "--save.keep), the same command goes on"

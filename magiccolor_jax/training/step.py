@@ -10,14 +10,13 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from magiccolor_jax.losses.objective import Frozen, Keys
+from magiccolor_jax.losses.objective import Keys
 from magiccolor_jax.training.parameters import Layout, Parameters
-from magiccolor_jax.types import TrainingBatch
 
 Metrics = dict[str, Float[Array, ""]]
 
-Loss = Callable[[Any, Frozen, TrainingBatch, Keys, Array], tuple[Array, Metrics]]
-"""`losses.objective.Objective`, or another function of its signature."""
+Loss = Callable[[Any, Any, Any, Keys, Array], tuple[Array, Metrics]]
+"""`losses.objective.Objective`, or another function like it, of whatever model and batch."""
 
 
 class TrainState(NamedTuple):
@@ -68,20 +67,22 @@ def _wide(parameters: Parameters) -> Parameters:
 def train_step(
     context: StepContext,
     fixed: Parameters,
-    frozen: Frozen,
+    frozen: Any,
     state: TrainState,
-    batch: TrainingBatch,
+    batch: Any,
     key: Array,
 ) -> tuple[TrainState, Metrics]:
     """One step.
 
     Args:
         fixed: parameters of the model that this stage does not train.
+        frozen: what the loss reads beside the model: a `Frozen`, for `Objective`.
+        batch: arrays that begin with the batch's axis: a `TrainingBatch`, for `Objective`.
         key: of the whole training; the step's own is folded in.
     """
     progress = state.step / context.steps
 
-    def loss(trainable: Parameters, part: TrainingBatch, keys: Keys):
+    def loss(trainable: Parameters, part: Any, keys: Keys):
         model = context.layout.build(fixed | trainable)
         return context.loss(model, frozen, part, keys, progress)
 

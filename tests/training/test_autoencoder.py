@@ -14,16 +14,16 @@ from magiccolor_jax.checkpoint import load_network, read_config
 from magiccolor_jax.data.pictures import CaseError
 from magiccolor_jax.encoders.vae import VAEConfig
 from magiccolor_jax.tensorfile import TensorFile
-from magiccolor_jax.training import autoencoder as training
 from magiccolor_jax.training import crops as crops_module
+from magiccolor_jax.training import pretraining as training
 from magiccolor_jax.training.autoencoder import (
     AutoencoderConfig,
     AutoencoderTraining,
     crops_of,
     objective,
-    signed,
 )
 from magiccolor_jax.training.config import SaveConfig
+from magiccolor_jax.training.pretraining import signed
 
 QUIET = Console(quiet=True)
 
@@ -42,9 +42,12 @@ def config(art, out, **changes):
     return AutoencoderConfig(out=out, sources=(art,), **fields)
 
 
+def measured(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
 def losses(run):
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line)["loss"] for line in lines]
+    return [line["loss"] for line in measured(run) if "loss" in line]
 
 
 @pytest.fixture(scope="module")
@@ -73,24 +76,31 @@ def test_latents_of_what_it_sees_have_deviation_one(art, run):
 
 
 def test_stopped_and_gone_on_it_is_the_same(art, run, tmp_path, monkeypatch):
-    out, preview = tmp_path / "stopped", AutoencoderTraining._preview
+    out, look = tmp_path / "stopped", AutoencoderTraining._look
 
     class Stopped(training.Stop):
         def __init__(self):
             super().__init__()
             stops.append(self)
 
-    def stopping(self, finished, *rest):
-        preview(self, finished, *rest)
+    def stopping(self, reporter, finished, *rest):
+        look(self, reporter, finished, *rest)
         stops[-1].asked = finished == 3
 
     stops = []
     monkeypatch.setattr(training, "Stop", Stopped)
-    monkeypatch.setattr(AutoencoderTraining, "_preview", stopping)
+    monkeypatch.setattr(AutoencoderTraining, "_look", stopping)
     assert AutoencoderTraining(config(art, out), QUIET).run() == 75
     assert len(losses(out)) == 3
     assert AutoencoderTraining(config(art, out), QUIET).run() == 0
     assert losses(out) == losses(run)
+
+
+def test_what_is_held_out_is_measured(art, tmp_path):
+    made = config(art, tmp_path / "run", steps=3, validation=(art,))
+    assert AutoencoderTraining(made, QUIET).run() == 0
+    (found,) = (line for line in measured(tmp_path / "run") if "validation/psnr" in line)
+    assert found["step"] == 3 and found["validation/psnr"] > 0
 
 
 def test_other_data_are_refused(art, run):
@@ -206,6 +216,5 @@ def test_going_on_wants_the_same_sizes(art, run, tmp_path):
 def test_it_learns(art, tmp_path):
     made = config(art, tmp_path / "run", steps=100, batch=8, every=25, preview_every=0)
     assert AutoencoderTraining(made, QUIET).run() == 0
-    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
-    measured = [json.loads(line)["psnr"] for line in lines]
-    assert measured == sorted(measured) and measured[-1] > measured[0] + 1
+    found = [line["psnr"] for line in measured(tmp_path / "run")]
+    assert found == sorted(found) and found[-1] > found[0] + 1
