@@ -14,11 +14,14 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -197,9 +200,25 @@ def _drawn(asked: list[Subject], args: Args) -> Iterator[Group | str]:
     if args.processes == 1:
         yield from map(draw, asked)
         return
-    # A fresh interpreter each: a fork would inherit threads.
-    with multiprocessing.get_context("spawn").Pool(args.processes) as pool:
-        yield from pool.imap(draw, asked, CHUNK)
+    # A fresh interpreter each: a fork would inherit threads. Ctrl-C is this process' to answer.
+    pool = ProcessPoolExecutor(
+        args.processes,
+        multiprocessing.get_context("spawn"),
+        signal.signal,
+        (signal.SIGINT, signal.SIG_IGN),
+    )
+    try:
+        yield from pool.map(draw, asked, chunksize=CHUNK)
+    except BrokenProcessPool:
+        raise CaseError(
+            args.work,
+            "every process draws until all is drawn",
+            expected=f"{args.processes} processes",
+            got="one that ended by itself, or was ended: the memory may be full",
+            fix="run it again, with fewer --processes",
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _try(subject: Subject, side: int) -> Group | str:
@@ -301,3 +320,5 @@ if __name__ == "__main__":
         main(tyro.cli(Args, description=__doc__))
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on from the last whole source")

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from art_drawing import COLORS, Group, draw_group
 from art_packages import Package
-from art_readers import subjects
+from art_readers import Subject, subjects
 from art_sources import CC_BY, MIT, PUBLIC_DOMAIN, SOURCES, Source, choose
 from art_svg import DrawingError
 from build_art import Args, Part, write_library
+from oracles import workers
 from oracles.packages import deb, iconify, pinned, tgz, toys
 from rich.console import Console
 
@@ -139,6 +140,18 @@ def test_an_interrupted_run_goes_on(args, stub):
     assert len(stub) == len(ICONS) + 2 and args.out.read_bytes() == whole
     built(args, [one, two._replace(title="Another row")])
     assert len(stub) == len(ICONS) + 3, "a changed row is drawn again"
+
+
+def test_several_processes_draw(args, monkeypatch):
+    """In order; one that dies, as for want of memory, is missed."""
+    asked = [Subject(str(number), ()) for number in range(3 * build_art.CHUNK)]
+    two = dataclasses.replace(args, processes=2)
+    monkeypatch.setattr(build_art, "_try", workers.refuses)
+    drawn = list(build_art._drawn(asked, two))
+    assert drawn == [f"{number} refused at {SIDE}" for number in range(len(asked))]
+    monkeypatch.setattr(build_art, "_try", workers.dies)
+    with pytest.raises(CaseError, match="fewer --processes"):
+        list(build_art._drawn(asked, two))
 
 
 def test_a_package_under_another_licence_is_refused(args, stub):
