@@ -185,15 +185,19 @@ class InformativeDrawingsMethod:
 
     def size(self, shape: tuple[int, int]) -> tuple[int, int]:
         """Height and width at which the network sees a picture."""
-        scale = min(self._side / min(shape), LONGEST * self._side / max(shape))
+        scale = self._scale(shape)
         height, width = (max(round(scale * side / MULTIPLE), 1) * MULTIPLE for side in shape)
         return height, width
 
+    def _scale(self, shape: tuple[int, int]) -> float:
+        """By how much a picture is enlarged."""
+        return min(self._side / min(shape), LONGEST * self._side / max(shape))
+
     def shrink(self, picture: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
         """The picture as the network sees it."""
-        shape = picture.shape[:2]
-        way = cv2.INTER_LANCZOS4 if self._side > min(shape) else cv2.INTER_AREA
-        return cv2.resize(picture, self.size((shape[0], shape[1]))[::-1], interpolation=way)
+        shape = picture.shape[0], picture.shape[1]
+        way = cv2.INTER_LANCZOS4 if self._scale(shape) > 1 else cv2.INTER_AREA
+        return cv2.resize(picture, self.size(shape)[::-1], interpolation=way)
 
     def draw(self, pixels: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
         """Lines, 0 = ink, 1 = paper, of RGB in [0, 1]."""

@@ -45,7 +45,7 @@ class Contrast(NamedTuple):
     picture: float | None = None
     """Before lines are drawn, as Anime2Sketch offers it for dark pictures."""
     lines: float | None = None
-    """Afterwards, as MagicColor's training did, with limit 1 (release.md §6)."""
+    """Afterwards, as MagicColor's training did, with limit 1 (release.md §7)."""
 
 
 UNCHANGED = Contrast()

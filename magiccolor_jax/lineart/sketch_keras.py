@@ -212,7 +212,10 @@ class SketchKerasMethod:
         return self._side, self._side
 
     def shrink(self, picture: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
-        """The picture without what is around it in the square."""
+        """The picture without what is around it in the square.
+
+        `# differs:` the port makes some square pictures 511 wide, and a side of no pixel of others.
+        """
         height, width = picture.shape[:2]
         longest = max(height, width)
         scale = self._side / longest

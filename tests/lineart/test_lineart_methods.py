@@ -85,6 +85,15 @@ def test_long_pictures_stay_small():
     assert method.size((600, 600)) == (512, 512)
 
 
+def test_long_pictures_are_shrunk_by_areas():
+    """Although their shorter side is shorter than the method's: Lanczos would leave dots."""
+    dots = np.zeros((40 * 64, 64, 3), np.uint8)
+    dots[::2] = 255
+    small = made(InformativeDrawingsMethod, 128).shrink(dots)
+    assert small.shape == (512, 64, 3)
+    np.testing.assert_array_less(np.abs(small.astype(int) - 127), 30)
+
+
 def test_sketch_keras(picture):
     """The port's test.py, step by step, on the same blurred 8-bit picture."""
     network = Pretended(lambda x: 1.3 * np.abs(x))
