@@ -76,8 +76,11 @@ def plan_network(path: Path, *, kind: str | None, config: Path | None) -> Plan:
     try:
         source.check()
     except ValueError as error:
-        hint = "" if config else "\nno config.json is beside it, so official sizes were assumed: "
-        raise ValueError(f"{error}{hint and hint + 'give yours by --config'}") from None
+        assumed = config is None and kind not in LINE_SIZES
+        hint = (
+            "\nno config.json is beside it, so official sizes were assumed: give yours by --config"
+        )
+        raise ValueError(f"{error}{hint if assumed else ''}") from None
     texts = _texts(path, root, name, config)
     used = {*texts, *(file.path.name for file in files)}
     others = sorted(p.name for p in path.iterdir() if p.is_file()) if path.is_dir() else []

@@ -121,7 +121,9 @@ def test_what_is_missing_is_named(tmp_path, capsys, name, spoil, message):
     del state[spoil]
     torch.save(state, tmp_path / name)
     assert convert(tmp_path / name, tmp_path / "jax") == 1
-    assert message in capsys.readouterr().err and not (tmp_path / "jax").exists()
+    said = capsys.readouterr().err
+    assert message in said and not (tmp_path / "jax").exists()
+    assert "--config" not in said, "sizes come from the file"
 
 
 def test_every_misfit_is_in_one_report(tmp_path, capsys):
