@@ -223,20 +223,25 @@ def _lineart(rest: list[str]) -> int:
     def run() -> int:
         import jax
 
+        from magiccolor_jax.lineart.networks import NETWORKS
         from magiccolor_jax.prepare import extracting
 
         jax.config.update("jax_compilation_cache_dir", str(args.compilation_cache.expanduser()))
-        model = _as_folder(args.model, args.converted) if args.model else None
+        kinds = [network.kind for network in NETWORKS.values()]
+        model = _as_folder(args.model, args.converted, kinds) if args.model else None
         return 1 if extracting.run(args, model, _console()) else 0
 
     return _told("magiccolor lineart", args.out, run, smaller="--size")
 
 
-def _as_folder(model: Path, kept: Path) -> Path:
+def _as_folder(model: Path, kept: Path, kinds: Sequence[str]) -> Path:
     """A model's folder: a file of PyTorch's is converted, once for all runs of this version.
 
+    Args:
+        kinds: of networks that are converted; others may be large.
+
     Raises:
-        ValueError: it is no network that we have, or PyTorch is needed to read it.
+        ValueError: it is no such network, or PyTorch is needed to read it.
         OSError: it cannot be read, or the folder cannot be written.
     """
     if not model.is_file():
@@ -250,7 +255,13 @@ def _as_folder(model: Path, kept: Path) -> Path:
     folder = kept.expanduser() / f"{sha256_of(model)[:16]}-{version('magiccolor_jax')}"
     try:
         if not folder.exists():
-            convert_to_jax(plan_network(model, kind=None, config=None), folder)
+            plan = plan_network(model, kind=None, config=None)
+            if not plan.model.networks.keys() & set(kinds):
+                raise ValueError(
+                    f"{model}: expected one of the networks {', '.join(kinds)}, got "
+                    f"{', '.join(plan.model.networks)}; take another --model"
+                )
+            convert_to_jax(plan, folder)
     except ImportError as error:
         raise ValueError(str(error)) from None
     except FileExistsError:

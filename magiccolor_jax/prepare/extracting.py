@@ -19,7 +19,7 @@ from magiccolor_jax.files import sha256_of
 from magiccolor_jax.lineart.method import UNCHANGED, Contrast, LineArt, XDoGMethod
 from magiccolor_jax.lineart.networks import NETWORKS
 from magiccolor_jax.prepare.arguments import LineArtArgs
-from magiccolor_jax.prepare.pictures import name_pictures, work_through
+from magiccolor_jax.prepare.pictures import name_pictures, open_output, work_through
 from magiccolor_jax.recipe import Recipe
 from magiccolor_jax.sampling.outputs import hash_model, is_foreign, read_made_by, write_picture
 from magiccolor_jax.types import Sizes
@@ -43,7 +43,7 @@ def run(args: LineArtArgs, model: Path | None, console: Console) -> int:
         How many failed.
 
     Raises:
-        ValueError, OSError: arguments or the model do not fit; the disk is full.
+        ValueError, OSError: arguments or the model do not fit; `out` cannot be written.
     """
     pictures = name_pictures(args.pictures, args.out, (LINES, SHEETS))
     if not args.clahe_clip > 0:
@@ -52,6 +52,7 @@ def run(args: LineArtArgs, model: Path | None, console: Console) -> int:
     contrast = Contrast(clip if args.clahe else None, clip if args.clahe_lines else None)
     extractor = load_extractor(args.method, model, contrast, args.size)
     drawing = Drawing(extractor, model, args.out, console)
+    open_output(args.out)
     console.print(f"{len(pictures)} pictures by {drawing.who}", markup=False, soft_wrap=True)
     done = work_through(pictures, drawing, console)
     said = f"{done.made} drawn{drawing.rate()}, {done.kept} kept, {done.failed} failed"
@@ -120,7 +121,7 @@ class Drawing:
         return f"{name} on {jax.local_devices()[0].device_kind}" if self._model else name
 
     def rate(self) -> str:
-        """Pictures per second, without those that a program was compiled for."""
+        """Pictures read, drawn and written per second, without those that were compiled for."""
         if not self._seconds:
             return ""
         return f", {len(self._seconds) / sum(self._seconds):.2f} pictures/s"
@@ -142,6 +143,7 @@ class Drawing:
         Raises:
             ValueError: the picture is bad, or another's files are in the way.
         """
+        started = time.monotonic()
         made_by = self.made_by(path)
         lines_path, sheet_path = (self._out / kind / f"{name}.png" for kind in (LINES, SHEETS))
         if all(read_made_by(each) == made_by for each in (lines_path, sheet_path)):
@@ -152,24 +154,22 @@ class Drawing:
                     f"{each} exists and is none of ours: move it, or choose another --out"
                 )
         picture, _ = read_picture(path)
-        lines = self._draw(picture)
+        compiles = self._compiles(picture)
+        lines = self._extractor(picture)
         write_picture(sheet_path, sheet(picture, lines), made_by)
         write_picture(lines_path, lines, made_by)
+        if not compiles:
+            self._seconds.append(time.monotonic() - started)
         return f"{escape(name)}: {(lines < WHITE // 2).mean():.1%} ink"
 
-    def _draw(self, picture: Picture) -> UInt8[np.ndarray, "H W"]:
-        """Lines; the first picture of a size says that it is compiled for."""
-        height, width = picture.shape[:2]
-        size = self._extractor.method.size((height, width))
-        new = size is not None and size not in self._compiled
-        if size is not None and new:
-            self._compiled.add(size)
-            self._console.print(f"compiling for {size[1]} x {size[0]} pixels, once for all runs")
-        started = time.monotonic()
-        lines = self._extractor(picture)
-        if not new:
-            self._seconds.append(time.monotonic() - started)
-        return lines
+    def _compiles(self, picture: Picture) -> bool:
+        """Whether a program is compiled for this picture, the first of its size: says so."""
+        size = self._extractor.method.size((picture.shape[0], picture.shape[1]))
+        if size is None or size in self._compiled:
+            return False
+        self._compiled.add(size)
+        self._console.print(f"compiling for {size[1]} x {size[0]} pixels, once for all runs")
+        return True
 
 
 def sheet(picture: Picture, lines: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "h w 3"]:

@@ -1,6 +1,7 @@
 """What commands share that go through pictures one by one: their names, and the way through."""
 
 import errno
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,9 @@ from rich.markup import escape
 from rich.progress import track
 
 from magiccolor_jax.data.listing import is_picture, pictures_below
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Numbers of the errors after which no other picture can be written either."""
 
 
 class Done(NamedTuple):
@@ -53,6 +57,26 @@ def name_pictures(paths: Iterable[Path], out: Path, own: Iterable[str]) -> dict[
     return found
 
 
+def open_output(out: Path) -> None:
+    """Makes the folder of results, before work begins that could not be kept.
+
+    Raises:
+        ValueError: nothing can be written there.
+        OSError: the disk is full.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise
+        raise ValueError(
+            f"{out}: results are written there: expected a folder, or a path where one can be "
+            f"made, got {error.strerror or error}; choose another --out"
+        ) from None
+
+
 def work_through(
     pictures: dict[str, Path], one: Callable[[str, Path], str | None], console: Console
 ) -> Done:
@@ -71,7 +95,7 @@ def work_through(
             said = one(name, path)
             made += said is not None
         except (ValueError, MemoryError, cv2.error, OSError) as error:
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
                 raise
             failed += 1
             said = f"[red]failed[/red] {escape(name)}: {escape(str(error))}"

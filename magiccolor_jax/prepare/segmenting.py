@@ -26,7 +26,7 @@ from magiccolor_jax.prepare.cuts import (
     write_coco,
     write_cut,
 )
-from magiccolor_jax.prepare.pictures import name_pictures, work_through
+from magiccolor_jax.prepare.pictures import name_pictures, open_output, work_through
 from magiccolor_jax.prepare.prompts import (
     Prompt,
     alike,
@@ -61,6 +61,7 @@ def run(args: SegmentArgs, console: Console) -> int:
     _check_folders(pictures)
     check_coco(args.out)
     cutter = Cutter(args, pictures)
+    open_output(args.out)
     console.print(f"{len(pictures)} pictures by {cutter.who}", markup=False, soft_wrap=True)
     try:
         done = work_through(

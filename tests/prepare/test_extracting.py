@@ -1,5 +1,8 @@
 """`magiccolor lineart` from the command line: lines, sheets, networks, what is kept, errors."""
 
+import itertools
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
@@ -8,11 +11,13 @@ from PIL import Image
 from seeded_network import seeded_network
 
 from converters import maps
+from converters.weightmap import wanted
 from magiccolor_jax import cli
-from magiccolor_jax.checkpoint import ModelConfig, save_network, write_config
-from magiccolor_jax.data.pictures import read_sketch
+from magiccolor_jax.checkpoint import ModelConfig, parameter_shapes, save_network, write_config
+from magiccolor_jax.data.pictures import read_picture, read_sketch
 from magiccolor_jax.data.sketches import prepare_sketch
 from magiccolor_jax.data.transforms import fit_page
+from magiccolor_jax.encoders.vgg import VGG19, VGG19Config
 from magiccolor_jax.lineart import EXTRACTORS
 from magiccolor_jax.lineart.anime2sketch import Anime2Sketch, Anime2SketchConfig
 from magiccolor_jax.lineart.informative_drawings import (
@@ -22,8 +27,10 @@ from magiccolor_jax.lineart.informative_drawings import (
 from magiccolor_jax.lineart.networks import NETWORKS
 from magiccolor_jax.lineart.sketch_keras import SketchKeras, SketchKerasConfig
 from magiccolor_jax.lineart.xdog import xdog
+from magiccolor_jax.prepare import extracting
 from magiccolor_jax.prepare.extracting import TITLE_HEIGHT
 from magiccolor_jax.recipe import Recipe
+from magiccolor_jax.tensorfile import TensorFile
 from magiccolor_jax.types import Sizes
 
 NANO = {
@@ -152,20 +159,23 @@ def test_networks_draw(pictures, model, tmp_path, capsys, method):
     assert "0 drawn, 2 kept" in " ".join(capsys.readouterr().err.split())
 
 
-@pytest.mark.torch
-def test_a_file_of_pytorch_is_converted_once(pictures, model, tmp_path, capsys):
+def save_as_pytorch(path, ours, config, weight_map):
     torch = pytest.importorskip("torch")
-    from converters.weightmap import wanted
-    from magiccolor_jax.checkpoint import parameter_shapes
-    from magiccolor_jax.tensorfile import TensorFile
-
-    module, config, weight_map = NANO["informative_drawings"]
-    file = TensorFile(model / "informative_drawings.safetensors")
-    state = {}
+    file, state = TensorFile(ours), {}
     for item in wanted(weight_map, parameter_shapes(config)):
         array = weight_map.to_torch(item.path, file.read(item.path))
         state[item.keys[0]] = torch.from_numpy(array.copy())
-    torch.save(state, tmp_path / "sk_model.pth")
+    torch.save(state, path)
+
+
+@pytest.mark.torch
+def test_a_file_of_pytorch_is_converted_once(pictures, model, tmp_path, capsys):
+    save_as_pytorch(
+        tmp_path / "sk_model.pth",
+        model / "informative_drawings.safetensors",
+        InformativeDrawingsConfig.nano(),
+        maps.INFORMATIVE_DRAWINGS,
+    )
     words = ("--size", 64, "--converted", tmp_path / "kept")
     for name, path in (("file", tmp_path / "sk_model.pth"), ("folder", model)):
         given = ("--model", path, "--method", "informative-drawings")
@@ -179,6 +189,44 @@ def test_a_file_of_pytorch_is_converted_once(pictures, model, tmp_path, capsys):
     assert draw(pictures / "one.png", "--out", tmp_path / "file", *given, *words) == 0
     assert (kept / "config.json").stat().st_mtime_ns == before
     assert "0 drawn, 1 kept" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.torch
+def test_a_file_of_another_network_is_not_converted(pictures, tmp_path, capsys):
+    network = seeded_network(VGG19, VGG19Config.nano(), maps.VGG19)
+    save_network(tmp_path / "vgg.safetensors", network)
+    save_as_pytorch(
+        tmp_path / "vgg.pth", tmp_path / "vgg.safetensors", VGG19Config.nano(), maps.VGG19
+    )
+    words = ("--model", tmp_path / "vgg.pth", "--converted", tmp_path / "kept")
+    assert draw(pictures, "--out", tmp_path / "out", *words) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "expected one of the networks anime2sketch, sketch_keras" in said and "vgg19" in said
+    assert not (tmp_path / "kept").exists()
+
+
+@pytest.mark.parametrize("below", [".", "deeper/out"])
+def test_an_output_that_cannot_be_written_is_told_before_drawing(pictures, capsys, below):
+    (pictures / "out").write_bytes(b"a file")
+    assert draw(pictures, "--out", pictures / "out" / below) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "expected a folder, or a path where one can be made" in said and "failed" not in said
+
+
+def test_the_rate_is_that_of_whole_pictures(pictures, tmp_path, capsys, monkeypatch):
+    """Reading and writing take most of XDoG's time; what failed is no picture."""
+    clock = itertools.count()
+    now = SimpleNamespace(monotonic=lambda: float(next(clock)))
+    monkeypatch.setattr(extracting, "time", now)
+    monkeypatch.setattr(
+        extracting, "read_picture", lambda path: (next(clock), read_picture(path))[1]
+    )
+    assert draw(pictures, "--out", tmp_path / "out") == 0
+    assert "2 drawn, 0.50 pictures/s" in " ".join(capsys.readouterr().err.split())
+    (pictures / "deep/two.png").unlink()
+    (pictures / "one.png").write_bytes(b"no picture")
+    assert draw(pictures, "--out", tmp_path / "out") == 1
+    assert "0 drawn, 0 kept, 1 failed" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(
