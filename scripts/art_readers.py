@@ -146,8 +146,8 @@ def _dicebear(source: Source, paths: list[Path]) -> Iterator[Subject]:
             run = subprocess.run(
                 words, capture_output=True, encoding="utf-8", timeout=60 * DICEBEAR_MINUTES
             )
-            problem = run.stderr.strip()[-500:] if run.returncode else ""
-            text = run.stdout
+            said = run.stderr.strip()[-500:] or f"exit code {run.returncode}"
+            problem, text = said if run.returncode else "", run.stdout
         except (OSError, subprocess.TimeoutExpired) as error:
             problem, text = str(error), ""
     if problem or not text:

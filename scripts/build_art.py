@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import zipfile
 import zlib
 from collections import Counter
@@ -200,13 +201,9 @@ def _drawn(asked: list[Subject], args: Args) -> Iterator[Group | str]:
     if args.processes == 1:
         yield from map(draw, asked)
         return
-    # A fresh interpreter each: a fork would inherit threads. Ctrl-C is this process' to answer.
-    pool = ProcessPoolExecutor(
-        args.processes,
-        multiprocessing.get_context("spawn"),
-        signal.signal,
-        (signal.SIGINT, signal.SIG_IGN),
-    )
+    # A fresh interpreter each: a fork would inherit threads.
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(args.processes, spawn, initializer=_follow)
     try:
         yield from pool.map(draw, asked, chunksize=CHUNK)
     except BrokenProcessPool:
@@ -219,6 +216,19 @@ def _drawn(asked: list[Subject], args: Args) -> Iterator[Group | str]:
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _follow() -> None:
+    """In a process that draws: Ctrl-C is its parent's to answer, and it ends when that does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def ends() -> None:
+        if parent:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=ends, daemon=True).start()
 
 
 def _try(subject: Subject, side: int) -> Group | str:

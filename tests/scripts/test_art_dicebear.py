@@ -68,6 +68,15 @@ def test_a_style_that_fails_is_named(source, tmp_path):
         subjects(source._replace(packages=source.packages[:1] * 2), tmp_path)
 
 
+def test_a_node_that_dies_is_told(source, tmp_path, monkeypatch):
+    node = tmp_path / "node"
+    node.write_text("#!/bin/sh\nexit 3\n")
+    node.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    with pytest.raises(CaseError, match="got exit code 3"):
+        subjects(source, tmp_path)
+
+
 def test_without_node_the_error_says_so(source, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(CaseError, match="leave the dicebear"):
