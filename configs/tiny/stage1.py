@@ -49,7 +49,7 @@ CONFIG = {
     "data": DataConfig(play=PLAY, threads=2),
     "batch": 16,
     "steps": 500,
-    "optim": OptimConfig(lr=1e-3, warmup=200, weight_decay=1e-2),
+    "optim": OptimConfig(kind="muon", lr=1e-3, warmup=100, weight_decay=1e-2),
     "average": 0.999,
     "remat": "off",
     "save": SaveConfig(every=500, keep=2),

@@ -1,21 +1,27 @@
-"""The optimiser: gradient clipping, AdamW or Adafactor, a schedule, and who decays."""
+"""The optimiser: gradient clipping, AdamW, Adafactor or Muon, a schedule, and who decays."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from magiccolor_jax.trees import decide
+
+MUON_RMS = 0.2
+"""Root mean square of Muon's updates at a rate of 1, which is about AdamW's (arXiv:2502.16982)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     """How gradients become updates; defaults are the release's, with the paper's rate."""
 
-    kind: Literal["adamw", "adafactor"] = "adamw"
-    """`adafactor` keeps one row and one column of second moments instead of all of both."""
+    kind: Literal["adamw", "adafactor", "muon"] = "adamw"
+    """`adafactor` keeps one row and one column of second moments instead of all of both; `muon`
+    (arXiv:2502.16982) makes kernels' updates orthogonal, as large as AdamW's, and is AdamW for all
+    else."""
     lr: float = 2e-5
     """Learning rate after warm-up (paper: 2e-5, release: 1e-5)."""
     warmup: int = 10
@@ -51,6 +57,16 @@ class OptimConfig:
             raise ValueError(f"OptimConfig: expected no negative values, got {bad}")
 
 
+def _matrices(parameters: dict[str, Any]) -> dict[str, optax.contrib.MuonDimensionNumbers | None]:
+    """Kernels are matrices from all that a value is summed over to the outputs."""
+    return {
+        path: optax.contrib.MuonDimensionNumbers(tuple(range(x.ndim - 1)), x.ndim - 1)
+        if path.endswith("/kernel") and getattr(x, "ndim", 0) > 1  # optax masks some of them
+        else None
+        for path, x in parameters.items()
+    }
+
+
 def learning_rate(cfg: OptimConfig, steps: int) -> optax.Schedule:
     """Step (from 0) -> learning rate.
 
@@ -83,6 +99,19 @@ def make_optimizer(
         # weight_decay_rate is not multiplied by the learning rate there, so ours follows it.
         inner = optax.chain(
             optax.adafactor(None, multiply_by_parameter_scale=False, clipping_threshold=1.0),
+            optax.add_decayed_weights(-cfg.weight_decay, mask=decays),
+            optax.scale_by_schedule(rate),
+        )
+    elif cfg.kind == "muon":
+        inner = optax.chain(
+            optax.contrib.muon(
+                1.0,
+                adam_b1=cfg.b1,
+                adam_b2=cfg.b2,
+                mu_dtype=jnp.dtype(cfg.moments),
+                consistent_rms=MUON_RMS,
+                muon_weight_dimension_numbers=_matrices,
+            ),
             optax.add_decayed_weights(-cfg.weight_decay, mask=decays),
             optax.scale_by_schedule(rate),
         )

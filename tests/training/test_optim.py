@@ -9,6 +9,8 @@ from magiccolor_jax.training.optim import OptimConfig, learning_rate, make_optim
 
 PATHS = ("a/kernel", "a/bias")
 
+KINDS = ("adamw", "adafactor", "muon")
+
 
 def parameters(seed, scale=1.0):
     random = np.random.default_rng(seed)
@@ -58,7 +60,7 @@ def test_warmup_then_constant_or_cosine():
 
 def test_decay_follows_its_table():
     still = {k: jnp.zeros_like(v) for k, v in parameters(0).items()}
-    for kind in ("adamw", "adafactor"):
+    for kind in KINDS:
         cfg = OptimConfig(
             kind=kind,
             lr=0.5,
@@ -85,6 +87,24 @@ def test_both_kinds_go_downhill_at_the_rate_that_is_asked_for():
         for key, update in updates.items():
             assert np.all(np.sign(update) == -np.sign(slope[key])), kind
             assert 0.002 < np.sqrt(np.mean(np.square(update))) <= 0.0101, kind
+
+
+@pytest.mark.parametrize("shape", [(40, 12), (3, 3, 4, 20)])
+def test_muon_makes_kernels_updates_orthogonal(shape):
+    cfg = OptimConfig(kind="muon", lr=0.01, warmup=0, weight_decay=0.0, clip=1e9)
+    random = np.random.default_rng(0)
+    values = {path: jnp.asarray(random.normal(size=shape), jnp.float32) for path in PATHS}
+    slope = {path: jnp.asarray(random.normal(size=shape), jnp.float32) for path in PATHS}
+    optimizer = make_optimizer(cfg, PATHS, 20)
+    update, _ = optimizer.update(slope, optimizer.init(values), values)
+    matrix = np.asarray(update["a/kernel"]).reshape(-1, shape[-1])
+    turned = np.linalg.svd(matrix, compute_uv=False) / (0.01 * 0.2 * max(matrix.shape) ** 0.5)
+    assert 0.6 < turned.min() < turned.max() < 1.3, "all directions alike"
+    assert (matrix * np.asarray(slope["a/kernel"]).reshape(matrix.shape)).sum() < 0
+    adam = make_optimizer(OptimConfig(lr=0.01, warmup=0, weight_decay=0.0, clip=1e9), PATHS, 20)
+    like, _ = adam.update(slope, adam.init(values), values)
+    ratio = update["a/bias"] / like["a/bias"]  # with Nesterov's momentum
+    assert np.all((ratio > 1) & (ratio < 1.5)), "others by AdamW"
 
 
 def test_the_first_moment_may_be_halved():
