@@ -7,8 +7,7 @@ import pytest
 from oracles.runs import write_pages, write_start
 
 from magiccolor_jax.cli import run
-from magiccolor_jax.training.autoencoder import AutoencoderConfig
-from magiccolor_jax.training.command import main
+from magiccolor_jax.training.command import ALONE, main
 from magiccolor_jax.training.config import TrainConfig
 from magiccolor_jax.training.presets import PRESETS, load_preset, preset_names
 
@@ -22,8 +21,9 @@ ABLATIONS = {
 @pytest.mark.parametrize("name", preset_names())
 def test_presets_are_whole_and_say_what_they_are(name, tmp_path):
     preset = load_preset(name)
-    if "network" in preset:
-        AutoencoderConfig(out=tmp_path, sources=("art:x",), **preset)
+    alone = [kind for mark, (kind, _) in ALONE.items() if mark in preset]
+    if alone:
+        alone[0](out=tmp_path, sources=("art:x",), **preset)
     else:
         config = TrainConfig(out=tmp_path, init=tmp_path, **preset)
         assert config.stage.name in (name.removeprefix("tiny/"), "stage2")
