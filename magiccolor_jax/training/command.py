@@ -110,14 +110,11 @@ def main(arguments: Sequence[str]) -> int:
 
 def _with(preset: dict[str, Any]) -> TrainArgs | PretrainingConfig:
     """A preset's settings; what it leaves open must be given."""
-    kind, open_fields = next(
-        (
-            (args, {"out": Path(), "sources": ()})
-            for mark, (args, _) in ALONE.items()
-            if mark in preset
-        ),
-        (TrainArgs, {"out": Path(), "init": Path()}),
-    )
+    kind: Any = TrainArgs
+    open_fields: dict[str, Any] = {"out": Path(), "init": Path()}
+    for mark, (args, _) in ALONE.items():
+        if mark in preset:
+            kind, open_fields = args, {"out": Path(), "sources": ()}
     args = kind(**(open_fields | preset))
     for name in open_fields.keys() - preset.keys():
         object.__setattr__(args, name, tyro.MISSING)  # tyro's mark is no Path

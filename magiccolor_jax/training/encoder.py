@@ -111,14 +111,14 @@ class EncoderTraining(Pretraining):
         for axis in (2, 1):  # of each patch of one side the nearest of the other
             nearest = (gaps == gaps.min(axis, keepdims=True)) & (gaps < SAME)
             pairs = nearest[:, :, None] & own
-            size = known[0].size
-            square = [x.reshape(size, size) for x in (likeness, pairs)]
-            square = square if axis == 2 else [x.T for x in square]
-            parts.append(contrast(*square, known[axis - 1].ravel()))
+            alike, same = (x.reshape(known[0].size, -1) for x in (likeness, pairs))
+            if axis == 1:
+                alike, same = alike.T, same.T
+            parts.append(contrast(alike, same, known[axis - 1].ravel()))
         tokens = _unit(found.cls).reshape(2, count, -1)
         whole = tokens[0] @ tokens[1].T / temperature
-        alike, everyone = jnp.eye(count, dtype=bool), jnp.ones(count, bool)
-        wholes = [contrast(x, alike, everyone) for x in (whole, whole.T)]
+        itself, everyone = jnp.eye(count, dtype=bool), jnp.ones(count, bool)
+        wholes = [contrast(x, itself, everyone) for x in (whole, whole.T)]
         terms = {"parts": sum(parts) / 2, "whole": sum(wholes) / 2}
         loss = terms["parts"] + self.config.whole * terms["whole"]
         return loss, {"loss": loss, **terms, **_accuracy(patches, known, gaps)}

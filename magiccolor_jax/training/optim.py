@@ -103,6 +103,7 @@ def make_optimizer(
             optax.scale_by_schedule(rate),
         )
     elif cfg.kind == "muon":
+        matrices: Any = _matrices  # optax declares trees of its own class only
         inner = optax.chain(
             optax.contrib.muon(
                 1.0,
@@ -110,7 +111,7 @@ def make_optimizer(
                 adam_b2=cfg.b2,
                 mu_dtype=jnp.dtype(cfg.moments),
                 consistent_rms=MUON_RMS,
-                muon_weight_dimension_numbers=_matrices,
+                muon_weight_dimension_numbers=matrices,
             ),
             optax.add_decayed_weights(-cfg.weight_decay, mask=decays),
             optax.scale_by_schedule(rate),
