@@ -2,7 +2,7 @@
 
 Reproduces: nothing.
 Command: magiccolor train debug --init NANO_MODEL --out /tmp/debug
-    --data.sources cases:examples/concert_36 cases:examples/streamline_08
+    --data.sources cases:magiccolor_jax/assets/cases
     NANO_MODEL is made by `python scripts/make_release_checkpoint.py --out ckpt --size nano` and
     `magiccolor convert ckpt NANO_MODEL`.
 Expected: 4 steps, one checkpoint, one preview; minutes on a laptop, most of them compiling.

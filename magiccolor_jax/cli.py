@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import tyro
 
+from magiccolor_jax.embedded import case_folder
 from magiccolor_jax.recipe import Finish
 
 USAGE = """usage: magiccolor COMMAND [ARGUMENTS]
@@ -57,7 +58,8 @@ class ColorizeArgs:
     """
 
     cases: tyro.conf.Positional[tuple[Path, ...]]
-    """Case folders, or folders of cases."""
+    """Case folders, folders of cases, or an embedded case: concert_36, dice_20, renpy_33 or
+    streamline_08."""
     model: Path
     """Model folder, made by `magiccolor convert`."""
     out: Path
@@ -136,7 +138,8 @@ def _run_colorize(args: ColorizeArgs) -> int:
 
     jax.config.update("jax_compilation_cache_dir", str(args.compilation_cache.expanduser()))
     console = _console()
-    names, part = job.name_cases(args.cases), share(args.process)
+    folders = [case_folder(path) for path in args.cases]
+    names, part = job.name_cases(folders), share(args.process)
     job.make_folder(args.out)
     device = jax.local_devices()[0]
     console.print(

@@ -21,13 +21,14 @@ import cv2
 import tyro
 from abstract_training import Size, networks, stage_of, training
 from bench_losses import compiled_step
-from report import ROOT, Row, show, write_json
+from report import Row, show, write_json
 
 from magiccolor_jax.data.loader import DataConfig, Sampling, batches
 from magiccolor_jax.data.records import Provenance
 from magiccolor_jax.data.samples import Maker, Play
 from magiccolor_jax.data.shards import write_records
 from magiccolor_jax.data.sources import open_source
+from magiccolor_jax.embedded import CASES
 from magiccolor_jax.losses.objective import LossConfig
 from magiccolor_jax.recipe import Recipe
 from magiccolor_jax.types import Sizes
@@ -45,7 +46,7 @@ class Args:
     """How often each step is timed."""
     samples: int = 24
     """Samples that are made for the data's pace."""
-    cases: Path = field(default=ROOT / "examples")
+    cases: Path = field(default=CASES)
     """Case folders; those with a target are read."""
     json: Path | None = None
     """Where the rows go as JSON."""
@@ -133,7 +134,7 @@ def pace(args: Args) -> Sequence[Row]:
         for folder in folders:
             (cases / folder.name).symlink_to(folder.resolve())
         source = open_source(f"cases:{cases}")
-        about = Provenance(source="examples", author="see LICENSE.txt", licence="MIT")
+        about = Provenance(source="embedded cases", author="see LICENSE.txt", licence="MIT")
         scenes = ((source[i], about) for i in range(len(source)))
         write_records(Path(temporary) / "shards", scenes)
         return [

@@ -18,8 +18,8 @@ from PIL import Image
 
 from magiccolor_jax import cli, read_case
 from magiccolor_jax.data.pictures import write_png
+from magiccolor_jax.embedded import CASES
 
-ROOT = Path(__file__).parents[1]
 STRIP_HEIGHT = 384
 """Pixels."""
 
@@ -30,7 +30,7 @@ class Args:
 
     out: Path = Path("demo")
     """Folder for the checkpoint, the model and the pictures; what exists is used again."""
-    case: Path = ROOT / "examples" / "concert_36"
+    case: Path = CASES / "concert_36"
     """Case folder to colour."""
 
 

@@ -20,6 +20,7 @@ ORDER = [
     "recipe",
     "files",
     "presets",
+    "embedded",
     "tensorfile",
     "trees",
     "precision",

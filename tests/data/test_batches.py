@@ -21,6 +21,7 @@ from magiccolor_jax.data.batches import BUCKETS, bucket_of, make_batch, pad_inst
 from magiccolor_jax.data.cases import MAX_REFERENCES, CaseError, find_cases, read_case
 from magiccolor_jax.data.sketches import SketchJitter
 from magiccolor_jax.data.transforms import sketch_pixels
+from magiccolor_jax.embedded import CASES
 from magiccolor_jax.recipe import Recipe
 from magiccolor_jax.types import Case, Sizes
 
@@ -289,10 +290,12 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def test_examples_are_whole():
-    cases = {path.name: read_case(path) for path in find_cases([EXAMPLES])}
+    cases = {path.name: read_case(path) for path in find_cases([EXAMPLES, CASES])}
     assert {name: (case.layout, len(case.references)) for name, case in cases.items()} == {
-        "concert_36": ("magiccolor", 2),
         "concert_36_release": ("release", 2),
+        "concert_36": ("magiccolor", 2),
+        "dice_20": ("magiccolor", 4),
+        "renpy_33": ("magiccolor", 3),
         "streamline_08": ("magiccolor", 5),
     }
     for name, case in cases.items():
@@ -300,7 +303,8 @@ def test_examples_are_whole():
         bucket = bucket_of(len(case.references))
         prepared = make_batch(case, recipe, SIZES, bucket=bucket, seed=0)
         assert prepared.notes == () and (case.path / "LICENSE.txt").is_file()
-    size = sum(file.stat().st_size for file in EXAMPLES.rglob("*") if file.is_file())
+    files = (file for folder in (EXAMPLES, CASES) for file in folder.rglob("*"))
+    size = sum(file.stat().st_size for file in files if file.is_file())
     assert size < 3e6
 
 
