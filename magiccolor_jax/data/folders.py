@@ -46,8 +46,8 @@ class FolderSource(abc.ABC):
             CaseError: there are none.
         """
         self.path = Path(path)
-        self._folders = list(walk(self.path, self.marks))
-        if not self._folders:
+        self.folders = list(walk(self.path, self.marks))
+        if not self.folders:
             raise CaseError(
                 self.path,
                 "a source has scenes",
@@ -71,10 +71,10 @@ class FolderSource(abc.ABC):
 
     def fingerprint(self) -> str:
         """Of the folders' names below the source's."""
-        return digest(folder.relative_to(self.path) for folder in self._folders)
+        return digest(folder.relative_to(self.path) for folder in self.folders)
 
     def __len__(self) -> int:
-        return len(self._folders)
+        return len(self.folders)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.path}: {len(self)} scenes)"
@@ -92,7 +92,7 @@ class CaseFolders(FolderSource):
 
     def outline(self, index: int) -> Outline:
         """Size and number of instances; raises CaseError for a case that cannot be learned from."""
-        folder = self._folders[index]
+        folder = self.folders[index]
         files = find_case_files(folder)
         if files.target is None or not files.sketch_masks:
             raise self._unfit(folder, files.layout)
@@ -100,7 +100,7 @@ class CaseFolders(FolderSource):
 
     def __getitem__(self, index: int) -> Scene:
         """Reads and checks a scene; raises CaseError as `read_case` does, and without target."""
-        folder = self._folders[index]
+        folder = self.folders[index]
         case = read_case(folder, report_overlaps=False)
         if case.target is None or not case.sketch_masks:
             raise self._unfit(folder, case.layout)
@@ -156,12 +156,12 @@ class ReleaseFolders(FolderSource):
 
     def outline(self, index: int) -> Outline:
         """Size of the target and number of its masks; raises CaseError as listing files does."""
-        parts = self._parts(self._folders[index])
+        parts = self._parts(self.folders[index])
         return Outline(*picture_size(parts.target), max(1, len(parts.masks)))
 
     def __getitem__(self, index: int) -> Scene:
         """Reads and checks a scene; raises CaseError naming the file."""
-        folder = self._folders[index]
+        folder = self.folders[index]
         return _read(folder, self._parts(folder))
 
     def _parts(self, folder: Path) -> _Parts:

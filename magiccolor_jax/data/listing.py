@@ -79,7 +79,12 @@ def pictures_in(folder: Path, wanted: str = ".*") -> dict[str, Path]:
 
 
 def pictures_below(folder: Path) -> list[Path]:
-    """All pictures in a folder and below it, folder by folder in natural order.
+    """All pictures in a folder and below it, as `files_below` has them."""
+    return files_below(folder, is_picture)
+
+
+def files_below(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:
+    """All files of a kind in a folder and below it, folder by folder in natural order.
 
     Raises:
         CaseError: a folder cannot be listed.
@@ -87,7 +92,7 @@ def pictures_below(folder: Path) -> list[Path]:
     found: list[Path] = []
 
     def collect(folder: Path, entries: Sequence[Path]) -> bool:
-        found.extend(filter(is_picture, entries))
+        found.extend(filter(wanted, entries))
         return False
 
     for closed in walk(folder, collect):

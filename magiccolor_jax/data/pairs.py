@@ -31,8 +31,8 @@ class SidePairs:
             CaseError: there are none.
         """
         self.path = Path(path)
-        self._files = pictures_below(self.path)
-        if not self._files:
+        self.files = pictures_below(self.path)
+        if not self.files:
             raise CaseError(
                 self.path,
                 "a source has scenes",
@@ -42,25 +42,25 @@ class SidePairs:
             )
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self.files)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.path}: {len(self)} scenes)"
 
     def fingerprint(self) -> str:
         """Of the files' names below the source's."""
-        return digest([self.sketch, *(file.relative_to(self.path) for file in self._files)])
+        return digest([self.sketch, *(file.relative_to(self.path) for file in self.files)])
 
     def outline(self, index: int) -> Outline:
         """Size of one half; raises CaseError where the picture cannot be halved."""
-        path = self._files[index]
+        path = self.files[index]
         height, width = picture_size(path)
         _check_even(path, width)
         return Outline(height, width // 2, 1)
 
     def __getitem__(self, index: int) -> Scene:
         """Reads a picture and cuts it; raises CaseError where it cannot be halved or told apart."""
-        path = self._files[index]
+        path = self.files[index]
         picture, _ = read_picture(path)
         half = picture.shape[1] // 2
         _check_even(path, picture.shape[1])

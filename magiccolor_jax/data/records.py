@@ -133,6 +133,11 @@ def decode_record(data: bytes, where: Path) -> Record:
     return Record(scene, _provenance(where / "provenance", record["provenance"]))
 
 
+def names_licence(text: str) -> bool:
+    """Whether a text has the form of an SPDX id and says more than that nobody knows."""
+    return bool(SPDX_ID.fullmatch(text)) and text.lower() not in NO_LICENCES
+
+
 def _pack_picture(picture: UInt8[np.ndarray, "H W 3"]) -> bytes:
     """RGB, 0..255, as lossless WebP, or PNG where it is too large for that."""
     data, image = io.BytesIO(), Image.fromarray(picture)
@@ -235,7 +240,7 @@ def _provenance(where: Path, stored: dict[str, Any]) -> Provenance:
         if not stored[field].strip():
             raise _damaged(where / field, "a scene's origin is known", "a text", "none")
     licence = stored["licence"]
-    if not SPDX_ID.fullmatch(licence) or licence.lower() in NO_LICENCES:
+    if not names_licence(licence):
         raise CaseError(
             where / "licence",
             "a scene's licence is known",

@@ -12,7 +12,7 @@ import itertools
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from magiccolor_jax.data.listing import contents, digest, walk
 from magiccolor_jax.data.pictures import CaseError
 from magiccolor_jax.data.records import Provenance, Record, decode_record, encode_record
 from magiccolor_jax.data.scenes import Outline, Scene
-from magiccolor_jax.files import atomic_directory, atomic_file
+from magiccolor_jax.files import atomic_directory, atomic_file, link_or_copy
 
 SHARD = re.compile(r"([0-9]{5})-of-([0-9]{5})\.array_record")
 SUFFIX, SIDECAR = ".array_record", ".outlines.npy"
@@ -43,11 +43,29 @@ OPEN_SHARDS = 64
 """Most that a process keeps open: systems allow a thousand files or so."""
 
 
-class _Shard(NamedTuple):
+class Shard(NamedTuple):
     """One shard and the outlines of its records."""
 
     path: Path
     outlines: Int64[np.ndarray, "N 4"]
+
+
+class Packed(NamedTuple):
+    """A record as it is written, and what its sidecar says of it."""
+
+    data: bytes
+    outline: Outline
+
+
+def pack(scene: Scene, provenance: Provenance) -> Packed:
+    """A scene as a record.
+
+    Raises:
+        CaseError: a reader would refuse it.
+    """
+    height, width = scene.target.shape[:2]
+    outline = Outline(height, width, len(scene.masks))
+    return Packed(encode_record(scene, provenance), outline)
 
 
 def write_records(
@@ -77,31 +95,60 @@ def write_records(
         shards = 0
         for first in rest:
             part = itertools.chain([first], itertools.islice(rest, scenes_per_shard - 1))
-            _write_shard(new, f"{shards:05}", part)
+            write_shard(new / f"{shards:05}{SUFFIX}", itertools.starmap(pack, part))
             shards += 1
         if not shards:
             raise ValueError(f"write_records: {folder}: expected at least one scene, got none")
-        names = [f"{number:05}-of-{shards:05}" for number in range(shards)]
+        names = shard_names(shards)
         for name in names:
             for suffix in (SUFFIX, SIDECAR):
                 (new / (name[:5] + suffix)).rename(new / (name + suffix))
     return [folder / (name + SUFFIX) for name in names]
 
 
-def _write_shard(folder: Path, name: str, scenes: Iterator[tuple[Scene, Provenance]]) -> None:
-    """Writes one shard and its sidecar."""
+def write_shard(path: Path, records: Iterable[Packed]) -> None:
+    """Writes one shard, and then its sidecar beside it; each is whole or not there.
+
+    Args:
+        path: of the shard, ending in `SUFFIX`.
+        records: at least one, taken one by one.
+
+    Raises:
+        OSError: the shard cannot be written.
+    """
     rows: list[tuple[int, ...]] = []
-    path = folder / (name + SUFFIX)
     with atomic_file(path) as temporary:
         writer = _call(path, array_record_module.ArrayRecordWriter, str(temporary), WRITING)
-        for scene, provenance in scenes:
-            data = encode_record(scene, provenance)
+        for data, outline in records:
             _call(path, writer.write, data)
-            rows.append((*scene.target.shape[:2], len(scene.masks), zlib.crc32(data)))
+            rows.append((*outline, zlib.crc32(data)))
         _call(path, writer.close)
     table = [(VERSION, path.stat().st_size, len(rows), 0), *rows]
-    with atomic_file(folder / (name + SIDECAR)) as temporary, temporary.open("wb") as file:
+    with atomic_file(sidecar_of(path)) as temporary, temporary.open("wb") as file:
         np.save(file, np.array(table, np.int64), allow_pickle=False)
+
+
+def gather(folder: Path, shards: Sequence[Path]) -> None:
+    """Makes a new folder of shards that stand elsewhere, in their order: links, where there can be.
+
+    Raises:
+        FileExistsError: the folder exists.
+        OSError: the disk is full.
+    """
+    with atomic_directory(folder) as new:
+        for name, shard in zip(shard_names(len(shards)), shards, strict=True):
+            link_or_copy(shard, new / (name + SUFFIX))
+            link_or_copy(sidecar_of(shard), new / (name + SIDECAR))
+
+
+def shard_names(count: int) -> list[str]:
+    """Names of a whole set, without suffix."""
+    return [f"{number:05}-of-{count:05}" for number in range(count)]
+
+
+def sidecar_of(shard: Path) -> Path:
+    """Where a shard's outlines are."""
+    return shard.with_name(shard.name.removesuffix(SUFFIX) + SIDECAR)
 
 
 def _call(path: Path, function: Any, *args: Any) -> Any:
@@ -113,7 +160,10 @@ def _call(path: Path, function: Any, *args: Any) -> Any:
     try:
         return function(*args)
     except RuntimeError as error:
-        raise OSError(f"{path}: the shard cannot be written: {error}") from error
+        text = f"{path}: the shard cannot be written: {error}"
+        if os.strerror(errno.ENOSPC) in text:
+            raise OSError(errno.ENOSPC, text) from error
+        raise OSError(text) from error
 
 
 class Records:
@@ -131,7 +181,7 @@ class Records:
         Raises:
             CaseError: no shards in a path, a missing one, or one whose sidecar is not its own.
         """
-        self._shards: list[_Shard] = []
+        self._shards: list[Shard] = []
         for place in map(Path, (path, *more)):
             folders = list(walk(place, self.marks))
             if not folders:
@@ -142,7 +192,7 @@ class Records:
                     got=contents(place),
                     fix="check the path; `magiccolor prepare` makes such folders",
                 )
-            self._shards += [_open(shard) for folder in folders for shard in _list(folder)]
+            self._shards += [open_shard(shard) for folder in folders for shard in _list(folder)]
         sizes = [len(shard.outlines) for shard in self._shards]
         self._starts = list(itertools.accumulate(sizes, initial=0))
         self._readers: dict[tuple[int, int], Any] = {}
@@ -223,7 +273,7 @@ def _list(folder: Path) -> list[Path]:
     """The shards of a folder; raises CaseError unless it holds one whole set."""
     names = sorted(name for name in os.listdir(folder) if SHARD.fullmatch(name))
     count = int(names[0][9:14]) if names else 1
-    wanted = [f"{number:05}-of-{count:05}{SUFFIX}" for number in range(count)]
+    wanted = [name + SUFFIX for name in shard_names(count)]
     if names != wanted:
         missing = [name for name in wanted if name not in names]
         extra = [name for name in names if name not in wanted]
@@ -237,9 +287,9 @@ def _list(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _open(path: Path) -> _Shard:
+def open_shard(path: Path) -> Shard:
     """A shard with its outlines; raises CaseError unless the sidecar is there and the shard's."""
-    sidecar = path.with_name(path.name.removesuffix(SUFFIX) + SIDECAR)
+    sidecar = sidecar_of(path)
     try:
         with sidecar.open("rb") as file:
             table = np.lib.format.read_array(file, allow_pickle=False)
@@ -263,7 +313,7 @@ def _open(path: Path) -> _Shard:
     if wanted != found:
         names = "{} records, CRC-32 {} of the first"
         raise _mismatch(path, rule, names.format(*wanted), names.format(*found))
-    return _Shard(path, table[1:])
+    return Shard(path, table[1:])
 
 
 def _read(where: Path, reader: Any, row: int) -> bytes:

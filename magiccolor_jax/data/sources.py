@@ -110,7 +110,7 @@ def open_source(text: str) -> Source:
     """
     kind, colon, rest = text.partition(":")
     if colon and kind in KINDS:
-        return KINDS[kind](_folder(rest))
+        return KINDS[kind](folder_of(rest))
     if colon and kind in LIBRARIES:
         return LIBRARIES[kind](Path(rest))
     if colon and kind.replace("-", "_").isidentifier() and not Path(text).exists():
@@ -120,11 +120,11 @@ def open_source(text: str) -> Source:
             f"open_source: {text}: expected KIND:PATH with one of {', '.join(kinds)}, got {kind!r}"
             + (f"; did you mean {guess[0]}:{rest}?" if guess else "; name one of them")
         )
-    path = _folder(text)
+    path = folder_of(text)
     return KINDS[_detect(path)](path)
 
 
-def _folder(text: str) -> Path:
+def folder_of(text: str) -> Path:
     """A path; raises CaseError unless it is a folder."""
     path = Path(text)
     if path.is_dir():
@@ -149,7 +149,7 @@ def _detect(path: Path) -> str:
     found = Counter[str]()
 
     def count(folder: Path, entries: Sequence[Path]) -> bool:
-        kind = _kind(folder, entries)
+        kind = kind_of(folder, entries)
         found.update([kind] if kind else [])
         return kind is not None
 
@@ -171,7 +171,7 @@ def _detect(path: Path) -> str:
     return next(iter(found))
 
 
-def _kind(folder: Path, entries: Sequence[Path]) -> str | None:
+def kind_of(folder: Path, entries: Sequence[Path]) -> str | None:
     """The kind of scenes that a folder holds or is; frames with masks are the release's."""
     if Records.marks(folder, entries):
         return "records"
