@@ -1,0 +1,195 @@
+"""Clips as frames in their order: files of video, and folders of pictures.
+
+Every frame has a key, by which it is read again: a time stamp, or its number in the folder.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import cv2
+import numpy as np
+
+from magiccolor_jax.data.pictures import CaseError, read_picture
+from magiccolor_jax.data.transforms import Picture
+from magiccolor_jax.prepare.shots import SMALL, Small, thumbnail
+from magiccolor_jax.prepare.stills import Bad
+
+VIDEO_SUFFIXES = frozenset(
+    (".mp4", ".m4v", ".mkv", ".webm", ".mov", ".avi", ".mpg", ".mpeg", ".m2ts", ".ogv", ".wmv")
+)
+"""Endings (any case) of the files that are taken for video."""
+
+HIGH_DEFINITION = 720
+"""Rows from which on video that does not say how its colours are coded has those of BT.709."""
+
+
+class Frame(NamedTuple):
+    """A frame at full size."""
+
+    name: str
+    """Below its clip's."""
+    path: Path
+    picture: Picture
+    note: str
+    """Where in the clip it is."""
+
+
+class Reel(Protocol):
+    """A clip."""
+
+    bad: list[Bad]
+    """Frames that could not be read, after `glances`."""
+
+    def glances(self) -> Iterator[tuple[int, Small]]:
+        """Key and thumbnail of every frame.
+
+        Raises:
+            CaseError: the clip cannot be read.
+        """
+        ...
+
+    def read(self, keys: Sequence[int]) -> list[Frame]:
+        """Frames by their keys, which ascend.
+
+        Raises:
+            CaseError: they cannot be read.
+        """
+        ...
+
+
+class FolderReel:
+    """The pictures of a folder, in natural order, as the frames of a clip."""
+
+    def __init__(self, files: Sequence[Path]):
+        self._files, self.bad = list(files), []
+
+    def glances(self) -> Iterator[tuple[int, Small]]:
+        """Number and thumbnail of every picture that can be read; the others are `bad`."""
+        self.bad = []
+        for number, path in enumerate(self._files):
+            try:
+                picture, _ = read_picture(path)
+            except CaseError as error:
+                self.bad.append(Bad(path.stem, str(error)))
+            else:
+                yield number, thumbnail(picture)
+
+    def read(self, keys: Sequence[int]) -> list[Frame]:
+        """Pictures by their numbers; raises CaseError where one cannot be read."""
+        files = [self._files[key] for key in keys]
+        return [Frame(file.stem, file, read_picture(file)[0], "") for file in files]
+
+
+class VideoReel:
+    """The frames of a file of video (PyAV, the extra `video`)."""
+
+    def __init__(self, path: Path):
+        self._path, self.bad = path, []
+
+    def glances(self) -> Iterator[tuple[int, Small]]:
+        """Time stamp and thumbnail of every frame.
+
+        Raises:
+            CaseError: the file is damaged, or has no frames or no time stamps.
+        """
+        height, width = SMALL
+        with _opened(self._path) as (container, stream):
+            for frame in container.decode(stream):
+                small = frame.to_ndarray(
+                    width=width, height=height, format="rgb24", interpolation="AREA"
+                )
+                yield self._stamp(frame), small
+
+    def read(self, keys: Sequence[int]) -> list[Frame]:
+        """Frames by their time stamps.
+
+        Raises:
+            CaseError: the file is damaged, or has changed.
+        """
+        # Some containers seek to a place behind the one that is asked for.
+        frames = self._between(keys, seek=True)
+        if len(frames) < len(keys):
+            frames = self._between(keys, seek=False)
+        if len(frames) < len(keys):
+            raise CaseError(
+                self._path,
+                "a file of video stays as it is while it is read",
+                expected=f"{len(keys)} frames from {keys[0]} to {keys[-1]}",
+                got=str(len(frames)),
+                fix="run the command again with another --out",
+            )
+        return frames
+
+    def _between(self, keys: Sequence[int], seek: bool) -> list[Frame]:
+        """The frames that are met between the first and the last key."""
+        wanted, found = set(keys), {}
+        with _opened(self._path) as (container, stream):
+            if seek:
+                container.seek(keys[0], stream=stream)
+            for frame in container.decode(stream):
+                key = self._stamp(frame)
+                if key in wanted:
+                    found[key] = self._frame(frame, key, stream)
+                if key >= keys[-1]:
+                    break
+        return [found[key] for key in keys if key in found]
+
+    def _stamp(self, frame: Any) -> int:
+        """Time stamp; raises CaseError where there is none."""
+        if frame.pts is None:
+            raise CaseError(
+                self._path,
+                "frames are found again by their time stamps",
+                expected="a stamp for each frame",
+                got="a frame without one",
+                fix="write the file anew: ffmpeg -fflags +genpts -i FILE -c copy NEW.mkv",
+            )
+        return frame.pts
+
+    def _frame(self, frame: Any, key: int, stream: Any) -> Frame:
+        """A frame with square pixels."""
+        unsaid = frame.colorspace not in (1, 4, 5, 6, 7, 9, 10)
+        high = unsaid and frame.height >= HIGH_DEFINITION
+        picture = frame.to_ndarray(format="rgb24", src_colorspace="ITU709" if high else None)
+        aspect = Fraction(stream.sample_aspect_ratio or 1)
+        if aspect != 1:
+            size = max(round(frame.width * aspect), 1), frame.height
+            picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        seconds = float(key * stream.time_base)
+        name = f"{round(1000 * seconds):08}"
+        return Frame(name, self._path, np.ascontiguousarray(picture), f"frame at {seconds:.3f} s")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
+    """A file of video and its first stream of pictures.
+
+    Raises:
+        ValueError: PyAV is missing.
+        CaseError: it cannot be read as far as it was asked for.
+    """
+    try:
+        import av
+        from av.error import FFmpegError
+    except ImportError:
+        raise ValueError(
+            f"{path}: video is read by PyAV: expected the package av, got none; "
+            "pip install 'magiccolor_jax[video]'"
+        ) from None
+
+    def fail(got: str) -> CaseError:
+        rule, expected = "a file of video can be read", "a whole file with frames"
+        return CaseError(path, rule, expected, got, "write the file anew, or leave it out")
+
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise fail("no stream of pictures")
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            yield container, stream
+    except FFmpegError as error:
+        raise fail(f"{type(error).__name__}: {error.strerror}") from error

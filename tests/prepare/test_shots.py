@@ -1,0 +1,128 @@
+"""Cuts, frames that are alike, black borders: on drawn frames, and through a codec."""
+
+import numpy as np
+import pytest
+from oracles.drawn_clips import NIGHT, RED, SHAPE, frame, shot, write_film, write_video
+
+from magiccolor_jax.data.pictures import CaseError
+from magiccolor_jax.prepare.reels import FolderReel, VideoReel
+from magiccolor_jax.prepare.shots import ShotConfig, find_shots, inside, parts, thumbnail
+
+EVERY = ShotConfig(stride=1, alike=3.0)
+
+
+def small(frames):
+    return np.stack([thumbnail(each) for each in frames])
+
+
+def test_shots_end_at_cuts_and_drawings_are_taken_once():
+    frames = [*shot(8), *shot(6, NIGHT)]
+    assert find_shots(small(frames), EVERY) == [[0, 2, 4, 6], [8, 10, 12]]
+
+
+def test_a_stride_begins_at_each_cut():
+    frames = [*shot(10), *shot(7, NIGHT)]
+    assert find_shots(small(frames), ShotConfig(stride=4, alike=3.0)) == [[0, 4, 8], [10, 14]]
+
+
+def test_a_fast_pan_is_no_cut():
+    stripes = np.tile(np.repeat(np.uint8([0, 200]), 40), 20)
+    pan = [
+        np.repeat(stripes[None, x : x + 160, None], 90, 0).repeat(3, 2) for x in range(0, 600, 13)
+    ]
+    assert np.abs(np.diff(small(pan).astype(float), axis=0)).mean() > EVERY.cut
+    assert len(find_shots(small(pan), EVERY)) == 1
+
+
+def test_what_returns_is_not_taken_again():
+    one, two = frame([((40, 40), RED)]), frame([((90, 40), RED)])
+    assert find_shots(small([one, two, one, two]), EVERY) == [[0, 1]]
+
+
+def test_a_small_change_is_one():
+    one, two = frame([((40, 40), RED)]), frame([((40, 40), RED)])
+    two[70:78, 100:110] = 0
+    assert find_shots(small([one, two]), EVERY) == [[0, 1]]
+    assert find_shots(small([one, one]), EVERY) == [[0]]
+
+
+def test_long_shots_are_cut_into_equal_parts():
+    assert parts([7]) == [[7]]
+    assert [len(part) for part in parts(range(50))] == [17, 17, 16]
+    assert sum(parts(range(50)), []) == list(range(50))
+
+
+def test_black_borders():
+    bars = frame([((40, 40), RED)], border=10)
+    assert inside([bars]) == (10, 0, 76, 160)
+    pillars = np.zeros((60, 100, 3), np.uint8)
+    pillars[4:-2, 20:-30] = 200
+    pillars[:2, 5:7] = 255  # a logo
+    assert inside([pillars]) == (4, 20, 54, 50)
+    assert inside([np.zeros((20, 30, 3), np.uint8)]) is None
+    assert inside([frame([], NIGHT)]) == (0, 0, *SHAPE)
+    # What one frame shows is no border, though another is dark there.
+    assert inside([bars, frame([])]) == (0, 0, *SHAPE)
+
+
+def test_frames_of_video_are_found_again(tmp_path):
+    reel = VideoReel(write_film(tmp_path / "film.mp4"))
+    keys, thumbnails = zip(*reel.glances(), strict=False)
+    assert len(keys) == 44
+    shots = find_shots(np.stack(thumbnails), ShotConfig(stride=1))
+    assert [shot[0] for shot in shots] == [0, 24, 40]
+    assert shots[:2] == [list(range(0, 24, 2)), list(range(24, 40, 2))]
+    wanted = [keys[number] for number in shots[1]]
+    found = reel.read(wanted)
+    assert [each.name for each in found[:2]] == ["00001000", "00001083"]
+    assert found[0].note == "frame at 1.000 s"
+    for each, truth in zip(found, shot(16, NIGHT, border=12)[::2], strict=True):
+        assert np.abs(each.picture.astype(int) - truth).mean() < 4
+    assert inside([each.picture for each in found]) == (12, 0, 72, 160)
+
+
+def test_pixels_become_square(tmp_path):
+    from fractions import Fraction
+
+    import av
+
+    path = tmp_path / "wide.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=24)
+        stream.height, stream.width, stream.pix_fmt = 96, 160, "yuv420p"
+        stream.sample_aspect_ratio = Fraction(4, 3)
+        for pixels in shot(4):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    reel = VideoReel(path)
+    keys = [key for key, _ in reel.glances()]
+    assert reel.read(keys[:1])[0].picture.shape == (96, 213, 3)
+
+
+def test_bad_video_is_told(tmp_path):
+    path = tmp_path / "bad.mp4"
+    path.write_bytes(b"no video at all")
+    with pytest.raises(CaseError, match=r"bad\.mp4: a file of video can be read: expected a whole"):
+        list(VideoReel(path).glances())
+    film = write_film(tmp_path / "film.mp4")
+    keys = [key for key, _ in VideoReel(film).glances()]
+    write_video(film, shot(4))
+    with pytest.raises(CaseError, match="stays as it is while it is read: expected 44 frames"):
+        VideoReel(film).read(keys)
+
+
+def test_bad_frames_of_a_folder_are_left_out(tmp_path):
+    from oracles.case_folders import save
+
+    for number, pixels in enumerate(shot(3)):
+        save(tmp_path / f"{number}.png", pixels)
+    (tmp_path / "1.png").write_bytes(b"")
+    reel = FolderReel(sorted(tmp_path.glob("*.png")))
+    assert [key for key, _ in reel.glances()] == [0, 2]
+    assert [name for name, _ in reel.bad] == ["1"]
+
+
+@pytest.mark.parametrize("fields", [{"stride": 0}, {"cut": 0.0}, {"alike": -1.0}])
+def test_settings_are_checked(fields):
+    with pytest.raises(ValueError, match="expected a stride of at least 1"):
+        ShotConfig(**fields)
