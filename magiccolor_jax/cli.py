@@ -226,35 +226,50 @@ def _lineart(rest: list[str]) -> int:
     def run() -> int:
         import jax
 
-        from magiccolor_jax.lineart.networks import NETWORKS
         from magiccolor_jax.prepare import extracting
 
         jax.config.update("jax_compilation_cache_dir", str(args.compilation_cache.expanduser()))
-        kinds = [network.kind for network in NETWORKS.values()]
-        model = _as_folder(args.model, args.converted, kinds) if args.model else None
+        model = _line_folder(args.model, args.converted)
         return 1 if extracting.run(args, model, _console()) else 0
 
     return _told("magiccolor lineart", args.out, run, smaller="--size")
 
 
-def _as_folder(model: Path, kept: Path, kinds: Sequence[str]) -> Path:
-    """A model's folder: a file of PyTorch's is converted, once for all runs of this version.
+def _prepare(rest: list[str]) -> int:
+    from magiccolor_jax.prepare.arguments import PrepareArgs
 
-    Args:
-        kinds: of networks that are converted; others may be large.
+    args = tyro.cli(PrepareArgs, prog="magiccolor prepare", args=rest)
+
+    def run() -> int:
+        import jax
+
+        from magiccolor_jax.prepare import preparing
+
+        jax.config.update("jax_compilation_cache_dir", str(args.compilation_cache.expanduser()))
+        model = _line_folder(args.line_model, args.converted)
+        return 1 if preparing.run(args, model, _console()) else 0
+
+    return _told("magiccolor prepare", args.out, run, smaller="--points-per-batch")
+
+
+def _line_folder(model: Path | None, kept: Path) -> Path | None:
+    """A line extractor's folder: a file of PyTorch's is converted, once for all runs of this
+    version.
 
     Raises:
         ValueError: it is no such network, or PyTorch is needed to read it.
         OSError: it cannot be read, or the folder cannot be written.
     """
-    if not model.is_file():
+    if model is None or not model.is_file():
         return model
     from importlib.metadata import version
 
     from converters.single import plan_network
     from converters.to_jax import convert_to_jax
     from magiccolor_jax.files import sha256_of
+    from magiccolor_jax.lineart.networks import NETWORKS
 
+    kinds = [network.kind for network in NETWORKS.values()]
     folder = kept.expanduser() / f"{sha256_of(model)[:16]}-{version('magiccolor_jax')}"
     try:
         if not folder.exists():
@@ -291,5 +306,6 @@ COMMANDS = {
     "evaluate": Command("coloured pages -> numbers beside baselines, one report", _evaluate),
     "segment": Command("pictures -> masks of their instances", _segment),
     "lineart": Command("coloured pictures -> their lines", _lineart),
+    "prepare": Command("pictures, video, data sets -> shards to train on", _prepare),
     "convert": Command("PyTorch checkpoints <-> JAX model folders", _convert),
 }

@@ -1,5 +1,7 @@
-"""The arguments of `magiccolor segment` and `lineart`; nothing heavy is imported for their help."""
+"""The arguments of `magiccolor segment`, `lineart` and `prepare`; nothing heavy is imported for
+their help."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -80,6 +82,98 @@ class LineArtArgs:
     """Even out the lines' contrast, as MagicColor's training did."""
     clahe_clip: float = 1.0
     """Limit of the contrast, above 0: 1 is MagicColor's, 40 kornia's default."""
+    compilation_cache: Path = Path("~/.cache/magiccolor_jax/compiled")
+    """Where compiled programs are kept between runs."""
+    converted: Path = Path("~/.cache/magiccolor_jax/converted")
+    """Where converted files of PyTorch are kept between runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareArgs:
+    """Make shards to train on, of pictures, video, sketch pairs or annotated data sets.
+
+    An input is KIND:PATH, or PATH where its names tell the kind:
+    pictures (a folder),
+    video (a file, or a folder of such; needs `pip install 'magiccolor_jax[video]'`),
+    frames (a folder for each clip, of its frames as pictures),
+    triplets (ATD-12K: folders of frame1, frame2, frame3),
+    pairs, pairs-left, pairs-right (sketch beside colours; where the sketch is),
+    coco (a JSON file: instances or panoptic; COCONut's too),
+    cases, release (folders with masks, as `magiccolor train` reads them).
+    Instances of clips and triplets are found again in another frame, which becomes their reference.
+
+    OUT/train and OUT/held_out are read by `magiccolor train STAGE --data.sources records:OUT/train
+    --data.validation records:OUT/held_out`. OUT/index.html shows some records, statistics.json
+    sums them up, records.jsonl lists them with their origin and licence, and skipped.json says what
+    was left out and why. The same command goes on where a run ended, with the same result. What is
+    bad is left out, the rest goes on, and the exit code is 1.
+    """
+
+    inputs: tyro.conf.Positional[tuple[str, ...]]
+    """KIND:PATH or PATH, see above."""
+    out: Path
+    """Where train/, held_out/ and the reports go."""
+    licence: str = ""
+    """SPDX id of the licence, such as CC-BY-4.0, or LicenseRef-NAME; every record has one."""
+    author: str = ""
+    """Whom the licence wants to be named."""
+    source: str = ""
+    """Where the pictures are from, such as a URL; default: each one's own path."""
+    credits: Path | None = None
+    """JSON that tells them apart: {"NAME or FOLDER": {"licence": .., "author": .., "source": ..,
+    "note": ..}}, by paths below an input, without suffix."""
+    model: Path | None = None
+    """JAX folder with SAM, which cuts pictures into instances; default: the classical way, for flat
+    artwork, as `magiccolor segment` has it."""
+    masks: Path | None = None
+    """Masks that are given: NAME/1.png, .., as `magiccolor segment` leaves in OUT/instances; those
+    that have none are cut. For panoptic COCO the folder of its PNGs."""
+    min_area: float = 0.01
+    """Least share of the picture that an instance has."""
+    max_count: int = 16
+    """Most instances of a picture; the largest are kept."""
+    points_per_side: int = 32
+    """SAM's grid of prompts."""
+    points_per_batch: int = 64
+    """Prompts at once: fewer take less memory."""
+    pred_iou_thresh: float = 0.88
+    """Least quality that SAM gives a mask."""
+    stability_score_thresh: float = 0.95
+    """Least stability of SAM's masks."""
+    method: Literal["xdog", "anime2sketch", "sketch-keras", "informative-drawings"] | None = None
+    """What draws sketches, as in `magiccolor lineart`. Default: what --line-model is, else xdog."""
+    line_model: Path | None = None
+    """The network that draws sketches: PyTorch's file, or a JAX folder."""
+    sketches: Path | None = None
+    """Sketches that are given: NAME.png, as `magiccolor lineart` leaves in OUT/lines; those that
+    have none are drawn."""
+    images: Path | None = None
+    """The pictures of COCO's JSON; default: a folder beside it."""
+    dinov2: Path | None = None
+    """JAX folder with DINOv2, by which instances are found again in other frames; default: by their
+    colours. Places count with both."""
+    stride: int = 12
+    """Of a clip's shot, every such frame is looked at."""
+    cut: float = 16.0
+    """Least mean difference of two frames between which a shot ends, in levels, 0..255."""
+    alike: float = 6.0
+    """Frames of which no cell differs more are one, in levels, 0..255."""
+    reach: int = 1
+    """Frames, of those that were taken, between a frame and those where its instances are found."""
+    side: int = 1024
+    """Longest side of the pictures that are stored, in pixels; larger ones are shrunk."""
+    held_out: float = 0.05
+    """Share of the clips that is held out. A picture, or a triplet's film, is a clip too."""
+    split_by: Literal["clip", "shot"] = "clip"
+    """Whether shots of one file of video may be in both splits: for a single film."""
+    seed: int = 0
+    """Of the clips that are held out: a hash of it and their names decides."""
+    records_per_shard: int = 256
+    """About so many; what a run that ended loses is less than one shard."""
+    workers: int = min(8, os.cpu_count() or 1)
+    """Pictures, or shots, that are worked on at once."""
+    sample: int = 48
+    """Records that index.html shows."""
     compilation_cache: Path = Path("~/.cache/magiccolor_jax/compiled")
     """Where compiled programs are kept between runs."""
     converted: Path = Path("~/.cache/magiccolor_jax/converted")

@@ -17,8 +17,9 @@ def frame(
     ground: tuple[int, int, int] = PAPER,
     border: int = 0,
     shape: tuple[int, int] = SHAPE,
+    radius: int = 14,
 ) -> np.ndarray:
-    """Discs of radius 14 on a ground.
+    """Discs on a ground.
 
     Args:
         things: (x, y) and colour of each.
@@ -26,7 +27,7 @@ def frame(
     """
     picture = np.full((*shape, 3), ground, np.uint8)
     for place, color in things:
-        cv2.circle(picture, place, 14, color, -1)
+        cv2.circle(picture, place, radius, color, -1)
     if border:
         picture[:border] = picture[-border:] = 0
     return picture
@@ -34,7 +35,7 @@ def frame(
 
 def shot(length: int, ground: tuple[int, int, int] = PAPER, border: int = 0) -> list[np.ndarray]:
     """Red and blue move towards each other; every drawing stands for two frames."""
-    steps = [4 * (number // 2) for number in range(length)]
+    steps = [3 * (number // 2) for number in range(length)]
     places = ([((30 + x, 40), RED), ((130 - x, 56), BLUE)] for x in steps)
     return [frame(things, ground, border) for things in places]
 

@@ -1,0 +1,310 @@
+"""The inputs of `magiccolor prepare`, by kind: what is read at once, and clips to look through."""
+
+import difflib
+import functools
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from magiccolor_jax.data.folders import (
+    CaseFolders,
+    FolderSource,
+    ReleaseFolders,
+    Triplets,
+    has_masks,
+)
+from magiccolor_jax.data.listing import contents, files_below, is_picture, pictures_in, walk
+from magiccolor_jax.data.pairs import LeftPairs, RightPairs, SidePairs
+from magiccolor_jax.data.pictures import CaseError, read_picture
+from magiccolor_jax.data.scenes import Scene, Source
+from magiccolor_jax.data.sources import folder_of, kind_of
+from magiccolor_jax.files import sha256_of
+from magiccolor_jax.prepare.clips import Clip
+from magiccolor_jax.prepare.coco import Folders, coco_units
+from magiccolor_jax.prepare.credits import Credits
+from magiccolor_jax.prepare.pictures import name_pictures
+from magiccolor_jax.prepare.reels import VIDEO_SUFFIXES, FolderReel, VideoReel
+from magiccolor_jax.prepare.stills import Group, Still, Unit, alone
+from magiccolor_jax.segment.objects import ObjectConfig
+
+ATD_NAME = re.compile(r"(.+)_[0-9]+_s[0-9]+")
+"""A triplet of ATD-12K is called after its film, its place there, and the step of its frames."""
+
+
+class Around(NamedTuple):
+    """What inputs are read with."""
+
+    out: Path
+    """Nothing below is an input."""
+    credits: Credits
+    folders: Folders
+    objects: ObjectConfig
+
+
+Listed = list[Unit | Clip]
+
+
+def list_inputs(texts: Sequence[str], around: Around) -> tuple[Listed, str]:
+    """All that the inputs hold, in natural order, and what tells these contents from others.
+
+    Raises:
+        ValueError: an input is none, or two things in them have one name.
+        OSError: one cannot be read.
+    """
+    listed: Listed = []
+    marks = []
+    for text in texts:
+        kind, path = _told(text, around.out)
+        listed += KINDS[kind](path, around)
+        marks.append(sha256_of(path) if path.suffix.lower() == ".json" else "")
+    twice = [name for name, count in Counter(each.name for each in listed).items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"records are named after their files, below the input: expected each name once, got "
+            f"{', '.join(twice[:5])} twice; give a folder above both, or use another --out"
+        )
+    marks += [f"{each.kind} {each.name} {_size(each.path)}" for each in listed]
+    return listed, "\n".join(marks)
+
+
+def _size(path: Path) -> int:
+    """Of a file; 0 for a folder, and where there is nothing."""
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _told(text: str, out: Path) -> tuple[str, Path]:
+    """Kind and path of an input.
+
+    Raises:
+        ValueError: nothing is there, no such kind, or the kind cannot be told.
+    """
+    kind, colon, rest = text.partition(":")
+    if not colon or kind not in KINDS:
+        if colon and kind.replace("-", "_").isidentifier() and not Path(text).exists():
+            guess = difflib.get_close_matches(kind, KINDS, n=1)
+            raise ValueError(
+                f"{text}: expected KIND:PATH with one of {', '.join(KINDS)}, got {kind!r}"
+                + (f"; did you mean {guess[0]}:{rest}?" if guess else "; name one of them")
+            )
+        kind, rest = "", text
+    path = Path(rest)
+    if not path.exists():
+        folder_of(rest)
+    return kind or _guessed(path, out), path
+
+
+def _guessed(path: Path, out: Path) -> str:
+    """The kind that a file's or a folder's names tell; those of results do not count."""
+    if path.is_file():
+        suffix = path.suffix.lower()
+        kinds = {".json": "coco"} | dict.fromkeys(VIDEO_SUFFIXES, "video")
+        return kinds.get(suffix, "pictures")
+    found = Counter[str]()
+
+    def count(folder: Path, entries: Sequence[Path]) -> bool:
+        if folder.resolve() == out.resolve():
+            return True
+        try:
+            kind = kind_of(folder, entries)
+        except CaseError:  # its first picture is damaged, which its reader will report
+            kind = None
+        if kind in ("records", "triplets", "release", "cases"):
+            found[kind] += 1
+            return True
+        found["pairs"] += kind == "pairs"
+        found["pictures"] += kind is None and any(map(is_picture, entries))
+        found["video"] += any(map(_is_video, entries))
+        return False
+
+    for _ in walk(path, count):
+        pass
+    kinds = [kind for kind, number in found.items() if number]
+    if kinds in (["pictures"], ["video"], ["triplets"], ["release"], ["cases"]):
+        return kinds[0]
+    told = "pictures twice as wide as high, which may be pairs" if kinds == ["pairs"] else ""
+    raise CaseError(
+        path,
+        "an input's names tell what it is",
+        expected="pictures, video, triplets, or cases, and one of these",
+        got=told or " and ".join(kinds) or contents(path),
+        fix=f"say which: KIND:{path} with one of {', '.join(KINDS)}",
+    )
+
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
+
+
+def _named(root: Path, path: Path) -> str:
+    """Path below the input, without a file's suffix; its own name for the input itself."""
+    below = Path(path.resolve().name) if path == root else path.relative_to(root)
+    return below.as_posix() if path.is_dir() else below.with_suffix("").as_posix()
+
+
+def _outside(paths: Sequence[Path], out: Path) -> Iterator[Path]:
+    """Paths that are not among the results."""
+    own = out.resolve()
+    return (path for path in paths if own not in (path.resolve(), *path.resolve().parents))
+
+
+def _pictures(root: Path, around: Around) -> Listed:
+    """A unit for each picture."""
+    found = name_pictures((root,), around.out, ("",))
+    return [
+        Unit(name, name, "pictures", path, 1, around.credits.of(name, str(path)), read)
+        for name, path in found.items()
+        for read in (functools.partial(_read_picture, name, path),)
+    ]
+
+
+def _read_picture(name: str, path: Path) -> Group:
+    picture, alpha = read_picture(path)
+    return alone(Still(name, path, picture, alpha))
+
+
+def _videos(root: Path, around: Around) -> Listed:
+    """A clip for each file; raises ValueError where there is none."""
+    files = [root] if root.is_file() else files_below(root, _is_video)
+    found: Listed = []
+    for path in _outside(files, around.out):
+        name = _named(root, path)
+        origin = around.credits.of(name, str(path))
+        found.append(Clip(name, "video", path, origin, VideoReel(path)))
+    return found or _nothing(root, f"files that end in {', '.join(sorted(VIDEO_SUFFIXES))}")
+
+
+def _frames(root: Path, around: Around) -> Listed:
+    """A clip for each folder with pictures; raises ValueError where there is none."""
+    folders: dict[Path, list[Path]] = {}
+    for file in _outside(files_below(root, is_picture), around.out):
+        folders.setdefault(file.parent, []).append(file)
+    found: Listed = []
+    for folder, files in folders.items():
+        name = _named(root, folder)
+        origin = around.credits.of(name, str(folder))
+        found.append(Clip(name, "frames", folder, origin, FolderReel(files)))
+    return found or _nothing(root, "folders of pictures")
+
+
+def _triplets(root: Path, around: Around) -> Listed:
+    """A unit for each triplet."""
+    notes = {file.stem: file for file in files_below(root, lambda path: path.suffix == ".json")}
+    units: Listed = []
+    for folder in _outside(Triplets(root).folders, around.out):
+        name, film = _named(root, folder), ATD_NAME.fullmatch(folder.resolve().name)
+        read = functools.partial(_read_triplet, name, folder, notes.get(folder.resolve().name))
+        origin = around.credits.of(name, str(folder))
+        clip = film[1] if film else name
+        units.append(Unit(name, clip, "triplets", folder, 1, origin, read))
+    return units or _nothing(root, f"folders with {Triplets.LAYOUT}")
+
+
+def _read_triplet(name: str, folder: Path, annotation: Path | None) -> Group:
+    """The third frame, which looks at the first; with masks, as training reads it."""
+    note = _annotation(annotation) if annotation else ""
+    if has_masks(list(folder.iterdir())):
+        return alone(_still(name, Triplets(folder)[0])._replace(note=note))
+    files = pictures_in(folder, "frame[13]")
+    if list(files) != ["frame1", "frame3"]:
+        raise CaseError(
+            folder,
+            "a triplet has a first and a third frame",
+            expected=Triplets.LAYOUT,
+            got=contents(folder),
+            fix="complete it, or leave it out",
+        )
+    stills = [Still(name, path, read_picture(path)[0], note=note) for path in files.values()]
+    return Group(stills, {1: (0,)})
+
+
+def _annotation(path: Path) -> str:
+    """What ATD-12K says of a triplet: its level of difficulty, the kind of its motion."""
+    try:
+        content: Any = json.loads(path.read_text())
+        rows = ((key, value) for key, value in content.items() if isinstance(value, str | int))
+        return ", ".join(f"{key} {value}" for key, value in rows)
+    except (OSError, ValueError, AttributeError) as error:
+        raise CaseError(
+            path,
+            "a triplet's annotation is JSON",
+            expected="an object, of level and motion",
+            got=str(error),
+            fix="mend or remove it",
+        ) from error
+
+
+def _pairs(kind: str, opener: type[SidePairs]) -> Callable[[Path, Around], Listed]:
+    """Lists pairs: a unit for each picture."""
+
+    def units(root: Path, around: Around) -> Listed:
+        source = opener(folder_of(str(root)))
+        return _of_source(root, kind, source, source.files, around)
+
+    return units
+
+
+def _cases(kind: str, opener: type[FolderSource]) -> Callable[[Path, Around], Listed]:
+    """Lists folders with masks: a unit for each."""
+
+    def units(root: Path, around: Around) -> Listed:
+        source = opener(folder_of(str(root)))
+        return _of_source(root, kind, source, source.folders, around)
+
+    return units
+
+
+def _of_source(
+    root: Path, kind: str, source: Source, paths: Sequence[Path], around: Around
+) -> Listed:
+    """A unit for each scene that training could read by itself."""
+    wanted = set(_outside(paths, around.out))
+    units: Listed = []
+    for number, path in enumerate(paths):
+        if path not in wanted:
+            continue
+        name = _named(root, path)
+        masked = not isinstance(source, SidePairs)
+        read = functools.partial(_read_scene, name, source, number, masked)
+        units.append(Unit(name, name, kind, path, 1, around.credits.of(name, str(path)), read))
+    return units or _nothing(root, "scenes outside of --out")
+
+
+def _read_scene(name: str, source: Source, number: int, masked: bool) -> Group:
+    still = _still(name, source[number])
+    return alone(still if masked else still._replace(masks=None, views=()))
+
+
+def _still(name: str, scene: Scene) -> Still:
+    """A scene of training as a still."""
+    fields = {"masks": scene.masks, "views": scene.views, "lines": scene.lines}
+    return Still(name, scene.path, scene.target, **fields)
+
+
+def _coco(path: Path, around: Around) -> Listed:
+    """A unit for each picture with annotations."""
+    units: Listed = [*coco_units(path, around.folders, around.objects, around.credits)]
+    return units or _nothing(path, "pictures with annotations")
+
+
+def _nothing(root: Path, expected: str) -> Listed:
+    """Raises CaseError: an input is empty."""
+    fix = "check the path, or name another kind (KIND:PATH)"
+    raise CaseError(root, "an input has something", expected, contents(root), fix)
+
+
+KINDS: dict[str, Callable[[Path, Around], Listed]] = {
+    "pictures": _pictures,
+    "video": _videos,
+    "frames": _frames,
+    "triplets": _triplets,
+    "pairs": _pairs("pairs", SidePairs),
+    "pairs-left": _pairs("pairs-left", LeftPairs),
+    "pairs-right": _pairs("pairs-right", RightPairs),
+    "coco": _coco,
+    "cases": _cases("cases", CaseFolders),
+    "release": _cases("release", ReleaseFolders),
+}
+"""By the name that the command has."""

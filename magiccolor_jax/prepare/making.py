@@ -1,0 +1,235 @@
+"""From stills to records: instances, references in other frames, sketches."""
+
+import contextlib
+import errno
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from magiccolor_jax.data.cases import MASK_MIDDLE
+from magiccolor_jax.data.listing import pictures_in
+from magiccolor_jax.data.pictures import CaseError, read_mask, read_sketch, size_text
+from magiccolor_jax.data.scenes import Scene, View
+from magiccolor_jax.data.shards import Packed, pack
+from magiccolor_jax.data.transforms import WHITE, Mask, Picture, mask_box
+from magiccolor_jax.lineart.method import LineArt
+from magiccolor_jax.prepare.matching import Look, Seen
+from magiccolor_jax.prepare.segmenting import Cutter
+from magiccolor_jax.prepare.stills import Bad, Group, Still, Unit, shrunk
+
+GIVEN = "given"
+
+MARGIN = 8
+"""Pixels of its picture around an instance's box that a view keeps."""
+
+FAILURES = (ValueError, MemoryError, OSError, cv2.error)
+"""What bad inputs raise."""
+
+
+class Given(NamedTuple):
+    """Folders of what need not be made, by the pictures' names."""
+
+    masks: Path | None = None
+    sketches: Path | None = None
+
+
+class Made(NamedTuple):
+    """What became of a unit."""
+
+    packed: list[Packed]
+    about: list[dict[str, Any]]
+    """Of each record, for reports; JSON."""
+    bad: list[Bad]
+
+
+class Maker:
+    """Makes records of units; threads may share it."""
+
+    def __init__(
+        self, cutter: Cutter, extractor: LineArt, look: Look, given: Given, side: int, *, lone: bool
+    ):
+        """
+        Args:
+            side: longest side of pictures, in pixels.
+            lone: networks run, and one thread at a time may use their device.
+        """
+        self._cutter, self._extractor, self._look = cutter, extractor, look
+        self._given, self._side = given, side
+        self._device = threading.Lock() if lone else contextlib.nullcontext()
+
+    def __call__(self, unit: Unit) -> Made:
+        """Reads a unit and makes its records.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        try:
+            group = unit.read()
+            return self._records(unit, group)
+        except FAILURES as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            return Made([], [], [Bad(unit.name, str(error))])
+
+    def _records(self, unit: Unit, group: Group) -> Made:
+        """The records of all stills that have instances; the others are left out."""
+        made, stills, hows = Made([], [], []), dict[int, Still](), dict[int, str]()
+        for number, still in enumerate(group.stills):
+            try:
+                stills[number], hows[number] = self._cut(shrunk(self._completed(still), self._side))
+            except FAILURES as error:
+                made.bad.append(Bad(still.name, str(error)))
+        seen = self._seen(stills, group.looks)
+        for number, others in group.looks.items():
+            if number not in stills:
+                continue
+            try:
+                still, near = stills[number], [each for each in others if each in stills]
+                if near:
+                    still = still._replace(views=self._views(number, near, stills, seen))
+                still = still if still.lines is not None else self._drawn(still)
+                packed, about = _pack(unit, still, hows[number])
+            except FAILURES as error:
+                made.bad.append(Bad(group.stills[number].name, str(error)))
+            else:
+                made.packed.append(packed)
+                made.about.append(about)
+        return made
+
+    def _completed(self, still: Still) -> Still:
+        """With the masks and the sketch that are given; at the picture's own size."""
+        shape, owner = still.picture.shape[:2], still.path.name
+        folder = self._given.masks and self._given.masks / still.name
+        if folder and still.masks is None and folder.is_dir():
+            found = [read_mask(file, shape, owner) for file in pictures_in(folder).values()]
+            still = still._replace(masks=tuple(found) or None)
+        place = self._given.sketches and self._given.sketches / still.name
+        if place and still.lines is None and place.parent.is_dir():
+            for file in place.parent.glob(f"{_escaped(place.name)}.*"):
+                still = still._replace(lines=_sketch(file, still))
+        return still
+
+    def _cut(self, still: Still) -> tuple[Still, str]:
+        """With masks, and by what they were found.
+
+        Raises:
+            CaseError: there are none.
+        """
+        if still.masks is not None:
+            return still, GIVEN
+        with self._device:
+            cut = self._cutter(still.name, still.picture, still.alpha)
+        if not cut.found:
+            raise CaseError(
+                still.path,
+                "a record has instances",
+                expected=f"one of {self._cutter.objects.min_area:.2%} of the picture or more that "
+                "is not all of it",
+                got=f"none by {cut.how}",
+                fix="lower --min-area, give --masks or a --model, or leave the picture out",
+            )
+        masks = tuple(np.where(each.mask, np.uint8(255), np.uint8(0)) for each in cut.found)
+        return still._replace(masks=masks), cut.how
+
+    def _seen(
+        self, stills: Mapping[int, Still], looks: Mapping[int, Sequence[int]]
+    ) -> dict[int, Seen]:
+        """What instances look like, of the stills that are compared with others."""
+        compared = {n for target, others in looks.items() if others for n in (target, *others)}
+        return {
+            number: self._look.see(
+                still.picture, [mask > MASK_MIDDLE for mask in still.masks or ()]
+            )
+            for number, still in stills.items()
+            if number in compared
+        }
+
+    def _views(
+        self,
+        target: int,
+        others: Sequence[int],
+        stills: Mapping[int, Still],
+        seen: Mapping[int, Seen],
+    ) -> tuple[tuple[View, ...], ...]:
+        """For each instance of a still the same one in others."""
+        views: list[list[View]] = [[] for _ in stills[target].masks or ()]
+        for number in others:
+            other = stills[number]
+            for i, j in self._look.match(seen[target], seen[number]):
+                assert other.masks is not None, "they have been cut"
+                views[i].append(_view(other.picture, other.masks[j]))
+        return tuple(map(tuple, views))
+
+    def _drawn(self, still: Still) -> Still:
+        """With its lines."""
+        with self._device:
+            lines = self._extractor(still.picture)
+        return still._replace(lines=np.repeat(lines[..., None], 3, axis=-1))
+
+
+def _view(picture: Picture, mask: Mask) -> View:
+    """The part of a picture that shows an instance, and a little around it."""
+    box = mask_box(mask > MASK_MIDDLE)
+    assert box is not None, "an instance has a pixel"
+    top, left, bottom, right = box
+    at = (
+        slice(max(top - MARGIN, 0), bottom + 1 + MARGIN),
+        slice(max(left - MARGIN, 0), right + 1 + MARGIN),
+    )
+    return View(np.ascontiguousarray(picture[at]), np.ascontiguousarray(mask[at]))
+
+
+def _sketch(file: Path, still: Still) -> Picture:
+    """A sketch that is given.
+
+    Raises:
+        CaseError: it cannot be read, or has another size than its picture.
+    """
+    lines = read_sketch(file)
+    if lines.shape != still.picture.shape:
+        raise CaseError(
+            file,
+            "a sketch has the size of its picture",
+            expected=size_text(still.picture.shape),
+            got=size_text(lines.shape),
+            fix="draw it from the picture as it is, or remove it",
+        )
+    return lines
+
+
+def _escaped(name: str) -> str:
+    """A name for `glob`, which takes brackets for a set of characters."""
+    return "".join(f"[{each}]" if each in "*?[" else each for each in name)
+
+
+def _pack(unit: Unit, still: Still, how: str) -> tuple[Packed, dict[str, Any]]:
+    """A still's record, and what reports say of it.
+
+    Raises:
+        CaseError: a reader would refuse it.
+    """
+    masks = still.masks or ()
+    views = still.views or ((),) * len(masks)
+    scene = Scene(still.name, still.path, still.picture, still.lines, masks, views)
+    note = "; ".join(filter(None, (unit.provenance.note, still.note)))
+    provenance = unit.provenance._replace(note=note)
+    packed = pack(scene, provenance)
+    assert still.lines is not None, "they have been drawn"
+    about = {
+        "name": still.name,
+        "clip": unit.clip,
+        "kind": unit.kind,
+        "how": how,
+        "height": packed.outline.height,
+        "width": packed.outline.width,
+        "areas": [round(float((mask > MASK_MIDDLE).mean()), 4) for mask in masks],
+        "references": [len(each) for each in views],
+        "ink": round(float((still.lines < WHITE // 2).mean()), 4),
+        "bytes": len(packed.data),
+        **provenance._asdict(),
+    }
+    return packed, about
