@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 from magiccolor_jax.data.listing import contents, is_picture, pictures_in, some_names, walk
 from magiccolor_jax.data.pictures import (
@@ -256,3 +256,14 @@ def overlapping_pixels(masks: Sequence[UInt8[np.ndarray, "H W"]]) -> int:
     """How many pixels several sketch masks claim."""
     claims = sum((mask > MASK_MIDDLE).astype(np.uint8) for mask in masks)
     return int(np.count_nonzero(np.asarray(claims) > 1))
+
+
+def owned_pixels(masks: Sequence[UInt8[np.ndarray, "H W"]]) -> list[Bool[np.ndarray, "H W"]]:
+    """Each instance's own pixels, of one or more: where masks overlap, the higher id's."""
+    taken = np.zeros(masks[0].shape, bool)
+    owned = []
+    for mask in reversed(masks):
+        marked = mask > MASK_MIDDLE
+        owned.append(marked & ~taken)
+        taken |= marked
+    return owned[::-1]

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from magiccolor_jax.data.batches import bucket_of, make_batch
+from magiccolor_jax.data.cases import owned_pixels
 from magiccolor_jax.data.checks import check_range
 from magiccolor_jax.data.palette import PalettePlay, draw_recolouring, recolour
 from magiccolor_jax.data.pictures import CaseError
@@ -194,7 +195,7 @@ class Maker:
         Args:
             most: instances.
         """
-        owned = _owned(scene.masks)
+        owned = owned_pixels(scene.masks)
         if self.instances == 1:
             owned, pool = [np.any(owned, axis=0)], [_shared_views(scene.views)]
         else:
@@ -381,17 +382,6 @@ def _mirrored(scene: Scene) -> Scene:
         lines=None if lines is None else np.ascontiguousarray(lines[:, ::-1]),
         masks=tuple(np.ascontiguousarray(mask[:, ::-1]) for mask in scene.masks),
     )
-
-
-def _owned(masks: Sequence[Mask]) -> list[Bool[np.ndarray, "H W"]]:
-    """Each instance's own pixels: the higher id wins."""
-    taken = np.zeros(masks[0].shape, bool)
-    owned = []
-    for mask in reversed(masks):
-        marked = mask > WHITE / 2
-        owned.append(marked & ~taken)
-        taken |= marked
-    return owned[::-1]
 
 
 def _gamma_table(gamma: float) -> UInt8[np.ndarray, "256"]:

@@ -147,7 +147,7 @@ def _named(root: Path, path: Path) -> str:
 def _outside(paths: Sequence[Path], out: Path) -> Iterator[Path]:
     """Paths that are not among the results."""
     own = out.resolve()
-    return (path for path in paths if own not in (path.resolve(), *path.resolve().parents))
+    return (path for path in paths if not path.resolve().is_relative_to(own))
 
 
 def _pictures(root: Path, around: Around) -> Listed:

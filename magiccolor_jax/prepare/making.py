@@ -10,9 +10,15 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from magiccolor_jax.data.cases import MASK_MIDDLE
+from magiccolor_jax.data.cases import MASK_MIDDLE, owned_pixels
 from magiccolor_jax.data.listing import pictures_in
-from magiccolor_jax.data.pictures import CaseError, read_mask, read_sketch, size_text
+from magiccolor_jax.data.pictures import (
+    PICTURE_SUFFIXES,
+    CaseError,
+    read_mask,
+    read_sketch,
+    size_text,
+)
 from magiccolor_jax.data.scenes import Scene, View
 from magiccolor_jax.data.shards import Packed, pack
 from magiccolor_jax.data.transforms import WHITE, Mask, Picture, mask_box
@@ -108,9 +114,10 @@ class Maker:
             found = [read_mask(file, shape, owner) for file in pictures_in(folder).values()]
             still = still._replace(masks=tuple(found) or None)
         place = self._given.sketches and self._given.sketches / still.name
-        if place and still.lines is None and place.parent.is_dir():
-            for file in place.parent.glob(f"{_escaped(place.name)}.*"):
-                still = still._replace(lines=_sketch(file, still))
+        if place and still.lines is None:
+            files = (place.with_name(place.name + suffix) for suffix in sorted(PICTURE_SUFFIXES))
+            file = next(filter(Path.is_file, files), None)
+            still = still if file is None else still._replace(lines=_sketch(file, still))
         return still
 
     def _cut(self, still: Still) -> tuple[Still, str]:
@@ -120,20 +127,22 @@ class Maker:
             CaseError: there are none.
         """
         if still.masks is not None:
-            return still, GIVEN
-        with self._device:
-            cut = self._cutter(still.name, still.picture, still.alpha)
-        if not cut.found:
+            found, how = still if still.views else _parted(still), GIVEN
+        else:
+            with self._device:
+                cut = self._cutter(still.name, still.picture, still.alpha)
+            masks = tuple(np.where(each.mask, np.uint8(255), np.uint8(0)) for each in cut.found)
+            found, how = _parted(still._replace(masks=masks)), cut.how
+        if not found.masks:
             raise CaseError(
                 still.path,
                 "a record has instances",
                 expected=f"one of {self._cutter.objects.min_area:.2%} of the picture or more that "
                 "is not all of it",
-                got=f"none by {cut.how}",
+                got=f"none by {how}",
                 fix="lower --min-area, give --masks or a --model, or leave the picture out",
             )
-        masks = tuple(np.where(each.mask, np.uint8(255), np.uint8(0)) for each in cut.found)
-        return still._replace(masks=masks), cut.how
+        return found, how
 
     def _seen(
         self, stills: Mapping[int, Still], looks: Mapping[int, Sequence[int]]
@@ -171,6 +180,14 @@ class Maker:
         return still._replace(lines=np.repeat(lines[..., None], 3, axis=-1))
 
 
+def _parted(still: Still) -> Still:
+    """With masks that do not overlap, as training sees them: no reference of an instance shows
+    what stands before it. What is hidden altogether is no instance."""
+    owned = owned_pixels(still.masks) if still.masks else []
+    masks = (np.where(mask, np.uint8(255), np.uint8(0)) for mask in owned if mask.any())
+    return still._replace(masks=tuple(masks))
+
+
 def _view(picture: Picture, mask: Mask) -> View:
     """The part of a picture that shows an instance, and a little around it."""
     box = mask_box(mask > MASK_MIDDLE)
@@ -199,11 +216,6 @@ def _sketch(file: Path, still: Still) -> Picture:
             fix="draw it from the picture as it is, or remove it",
         )
     return lines
-
-
-def _escaped(name: str) -> str:
-    """A name for `glob`, which takes brackets for a set of characters."""
-    return "".join(f"[{each}]" if each in "*?[" else each for each in name)
 
 
 def _pack(unit: Unit, still: Still, how: str) -> tuple[Packed, dict[str, Any]]:

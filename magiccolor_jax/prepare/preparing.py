@@ -168,12 +168,16 @@ def _begin(out: Path, made_by: dict[str, Any]) -> bool:
     now = json.loads(json.dumps(made_by))
     differ = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
     if differ:
-        changes = "; ".join(
-            f"{name}: {before.get(name)!r} then, {now.get(name)!r} now" for name in differ
-        )
+        said = [
+            "other files in the inputs now"
+            if name == "contents"
+            else f"{name}: {before.get(name)!r} then, {now.get(name)!r} now"
+            for name in differ
+        ]
         raise ValueError(
             f"{out}: a folder holds what one command prepared of the same files: expected those of "
-            f"the run that began it, got {changes}; run that command, or choose another --out"
+            f"the run that began it, got {'; '.join(said)}; run that command, or choose another "
+            "--out"
         )
     return finished
 
@@ -225,6 +229,12 @@ class Job:
         self._console.print(self._who, markup=False, soft_wrap=True)
         units, surveyed = self._units(listed)
         chunks = divide(units, args.held_out, args.seed, args.records_per_shard)
+        if args.held_out and all(chunk.split == TRAIN for chunk in chunks):
+            clips = len({unit.clip for unit in units})
+            self._console.print(
+                f"none of {clips} clips is held out: the hash of their names decides; for some, "
+                "raise --held-out, change --seed, or divide a film with --split-by shot"
+            )
         self._make_chunks(chunks)
         notes = [note for chunk in chunks if (note := read_note(self._work, chunk))]
         assert len(notes) == len(chunks), "all have been made"

@@ -109,8 +109,11 @@ class VideoReel:
         Raises:
             CaseError: the file is damaged, or has changed.
         """
-        # Some containers seek to a place behind the one that is asked for.
-        frames = self._between(keys, seek=True)
+        # Some containers cannot seek, or do to a place behind the one that is asked for.
+        try:
+            frames = self._between(keys, seek=True)
+        except CaseError:
+            frames = []
         if len(frames) < len(keys):
             frames = self._between(keys, seek=False)
         if len(frames) < len(keys):

@@ -205,6 +205,18 @@ def test_masks_and_sketches_that_are_given(tmp_path):
     assert "a mask has the size of its picture" in skipped(tmp_path / "out")["2"]
 
 
+def test_masks_part_at_the_higher_id(tmp_path):
+    save(tmp_path / "in/a.png", frame([((40, 48), RED)]))
+    large, small = np.zeros((2, 96, 160), np.uint8)
+    large[10:60, 10:90] = small[20:30, 20:40] = 255
+    for number, mask in enumerate((small, large, small), 1):
+        save(tmp_path / f"masks/a/{number}.png", mask)
+    given = ("--masks", tmp_path / "masks")
+    assert prepare(tmp_path / "in", "--out", tmp_path / "out", *ORIGIN, *ALL, *given) == 0
+    ((scene, _),) = records(tmp_path / "out").values()
+    np.testing.assert_array_equal(scene.masks, [large - small, small])
+
+
 def test_the_other_commands_results_are_taken(tmp_path):
     folder = write_pictures(tmp_path / "in", 2)
     (folder / "broken.png").unlink()
@@ -253,10 +265,11 @@ def test_no_clip_is_in_both_splits(tmp_path):
     assert less == [names - {"clip0"} for names in clips]
 
 
-def test_a_film_may_be_split_by_its_shots(tmp_path):
+def test_a_film_may_be_split_by_its_shots(tmp_path, capsys):
     film = write_video(tmp_path / "film.mp4", [*shot(8), *shot(8, NIGHT)] * 6)
     words = (*ORIGIN, "--stride", 4, "--held-out", 0.4)
     assert prepare(film, "--out", tmp_path / "whole", *words) == 0
+    assert "none of 1 clips is held out" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "whole/train").exists() or not (tmp_path / "whole/held_out").exists()
     assert prepare(film, "--out", tmp_path / "out", *words, "--split-by", "shot") == 0
     rows = [json.loads(line) for line in (tmp_path / "out/records.jsonl").read_text().splitlines()]
@@ -351,7 +364,8 @@ def test_other_files_are_not_mixed_in(tmp_path, capsys):
     assert prepare(folder, "--out", tmp_path / "out", *ORIGIN) == 1
     write_pictures(folder, 3)
     assert prepare(folder, "--out", tmp_path / "out", *ORIGIN) == 1
-    assert "prepared of the same files" in " ".join(capsys.readouterr().err.split())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "got other files in the inputs now; run that command, or choose another" in said
 
 
 def test_results_below_the_inputs_are_no_inputs(tmp_path):
