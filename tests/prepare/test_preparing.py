@@ -20,12 +20,16 @@ from oracles.drawn_clips import (
     write_pictures,
     write_video,
 )
+from oracles.training import SMALL_SIZES
 from oracles.training_folders import write_picture_folder, write_training_case
 
 from magiccolor_jax import cli
 from magiccolor_jax.data import shards
+from magiccolor_jax.data.samples import Maker, Play
 from magiccolor_jax.data.shards import Records
+from magiccolor_jax.data.sources import open_source
 from magiccolor_jax.prepare.chunks import split_of
+from magiccolor_jax.recipe import Recipe
 
 ORIGIN = ("--licence", "CC0-1.0", "--author", "A. Painter")
 ALL = ("--held-out", 0)
@@ -328,6 +332,24 @@ def test_what_a_run_leaves(whole):
     assert all(name in page for name in (*kept, *held)) and "CC0-1.0" in page
     shown = {path.name for path in (whole / "sample").iterdir()}
     assert len(shown) > 4 * 16 and all(f"sample/{name}" in page for name in shown)
+
+
+@pytest.mark.parametrize("instances", [1, 16], ids=["stage1", "stage2"])
+def test_training_makes_samples_of_them(whole, instances):
+    """The colours of a reference's patches are those of its instance on the page."""
+    split = "train" if split_of("film", 0.4, 0) == "train" else "held_out"
+    source = open_source(f"records:{whole}/{split}")
+    maker = Maker(Play.off(), Recipe.paper(), SMALL_SIZES, instances=instances)
+    films = [n for n in range(len(source)) if source[n].name.startswith("film/")]
+    for number in films:
+        sample = maker(source[number], np.random.default_rng(0))
+        assert sample.target.shape[1:3] == maker.shape_of(source.outline(number)).page
+        owner = sample.case.instance_map[0]
+        assert sample.case.valid.sum() == owner.max() == min(instances, 2)
+        for index in range(owner.max() if instances > 1 else 0):
+            told = sample.colors[0, index][sample.counts[0, index]]
+            shown = sample.target[0][owner == index + 1]
+            np.testing.assert_allclose(np.median(told, 0), np.median(shown, 0), atol=0.15)
 
 
 def test_the_number_of_workers_changes_nothing(mixed, whole, tmp_path):
