@@ -102,10 +102,10 @@ class PrepareArgs:
     cases, release (folders with masks, as `magiccolor train` reads them).
     Instances of clips and triplets are found again in another frame, which becomes their reference.
 
-    OUT/train and OUT/held_out are read by `magiccolor train STAGE --data.sources records:OUT/train
-    --data.validation records:OUT/held_out`. OUT/index.html shows some records, statistics.json
-    sums them up, records.jsonl lists them with their origin and licence, and skipped.json says what
-    was left out and why. The same command goes on where a run ended, with the same result. What is
+    What `magiccolor train` reads are the sources records:OUT/train and, for validation,
+    records:OUT/held_out. OUT/index.html shows some records, statistics.json sums them up,
+    records.jsonl lists them with their origin and licence, and skipped.json says what was left out
+    and why. The same command goes on where a run ended, with the same result. What is
     bad is left out, the rest goes on, and the exit code is 1.
     """
 

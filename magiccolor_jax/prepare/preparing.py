@@ -37,7 +37,7 @@ from magiccolor_jax.prepare.coco import Folders
 from magiccolor_jax.prepare.credits import check_credits, read_credits
 from magiccolor_jax.prepare.extracting import XDOG, load_extractor
 from magiccolor_jax.prepare.gallery import write_gallery
-from magiccolor_jax.prepare.inputs import Around, Listed, list_inputs
+from magiccolor_jax.prepare.inputs import KINDS, Around, Listed, list_inputs
 from magiccolor_jax.prepare.making import Given, Made, Maker
 from magiccolor_jax.prepare.matching import by_colors, by_dinov2
 from magiccolor_jax.prepare.segmenting import Cutter
@@ -101,7 +101,9 @@ def run(args: PrepareArgs, line_model: Path | None, console: Console) -> int:
 
 
 def _check(args: PrepareArgs) -> None:
-    """Raises ValueError where an argument is out of its range."""
+    """Raises ValueError where an argument is out of its range, or there is no input."""
+    if not args.inputs:
+        raise ValueError(f"no input: expected KIND:PATH or PATH, with one of {', '.join(KINDS)}")
     rules = {
         "--side": (args.side >= 64, "at least 64 pixels", args.side),
         "--reach": (args.reach >= 1, "at least 1", args.reach),

@@ -435,6 +435,7 @@ def test_a_damaged_shard_is_made_again(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        ((), "no input: expected KIND:PATH or PATH, with one of pictures, video, frames"),
         (("nowhere",), "nowhere: a source is a folder"),
         (("pictures:nowhere",), "nowhere: a source is a folder"),
         (("picture:nowhere",), "expected KIND:PATH with one of pictures, video, .* did you mean"),
