@@ -532,6 +532,7 @@ def test_networks(tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("compile_quickly")
 @pytest.mark.parametrize("second", [False, True], ids=["stage1", "stage2"])
 def test_a_training_step(tmp_path, second):
     from dataclasses import replace

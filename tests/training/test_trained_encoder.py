@@ -15,7 +15,7 @@ from magiccolor_jax.training.loop import Training
 from magiccolor_jax.training.setup import plan_training
 from magiccolor_jax.training.tables import frozen_files
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compile_quickly")]
 
 QUIET = Console(quiet=True)
 
