@@ -207,15 +207,12 @@ def _segment(rest: list[str]) -> int:
 
     args = tyro.cli(SegmentArgs, prog="magiccolor segment", args=rest)
 
-    def run() -> int:
-        import jax
-
+    def work() -> int:
         from magiccolor_jax.prepare import segmenting
 
-        jax.config.update("jax_compilation_cache_dir", str(args.compilation_cache.expanduser()))
-        return 1 if segmenting.run(args, _console()) else 0
+        return segmenting.run(args, _console())
 
-    return _told("magiccolor segment", args.out, run, smaller="--points-per-batch")
+    return _worked_through("segment", args, "--points-per-batch", work)
 
 
 def _lineart(rest: list[str]) -> int:
@@ -223,16 +220,12 @@ def _lineart(rest: list[str]) -> int:
 
     args = tyro.cli(LineArtArgs, prog="magiccolor lineart", args=rest)
 
-    def run() -> int:
-        import jax
-
+    def work() -> int:
         from magiccolor_jax.prepare import extracting
 
-        jax.config.update("jax_compilation_cache_dir", str(args.compilation_cache.expanduser()))
-        model = _line_folder(args.model, args.converted)
-        return 1 if extracting.run(args, model, _console()) else 0
+        return extracting.run(args, _line_folder(args.model, args.converted), _console())
 
-    return _told("magiccolor lineart", args.out, run, smaller="--size")
+    return _worked_through("lineart", args, "--size", work)
 
 
 def _prepare(rest: list[str]) -> int:
@@ -240,16 +233,29 @@ def _prepare(rest: list[str]) -> int:
 
     args = tyro.cli(PrepareArgs, prog="magiccolor prepare", args=rest)
 
+    def work() -> int:
+        from magiccolor_jax.prepare import preparing
+
+        return preparing.run(args, _line_folder(args.line_model, args.converted), _console())
+
+    return _worked_through("prepare", args, "--points-per-batch", work)
+
+
+def _worked_through(name: str, args: Any, smaller: str, work: Callable[[], int]) -> int:
+    """Exit code of a command that goes through pictures.
+
+    Args:
+        smaller: flag that saves the device's memory.
+        work: gives the number of pictures that failed.
+    """
+
     def run() -> int:
         import jax
 
-        from magiccolor_jax.prepare import preparing
-
         jax.config.update("jax_compilation_cache_dir", str(args.compilation_cache.expanduser()))
-        model = _line_folder(args.line_model, args.converted)
-        return 1 if preparing.run(args, model, _console()) else 0
+        return 1 if work() else 0
 
-    return _told("magiccolor prepare", args.out, run, smaller="--points-per-batch")
+    return _told(f"magiccolor {name}", args.out, run, smaller)
 
 
 def _line_folder(model: Path | None, kept: Path) -> Path | None:
