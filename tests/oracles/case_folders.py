@@ -27,6 +27,13 @@ def save(path: Path, pixels: np.ndarray) -> None:
     Image.fromarray(pixels).save(path)
 
 
+def save_both(folder: Path, pixels: np.ndarray) -> Path:
+    """A picture, and its mirror image in a folder of its own."""
+    save(folder / "one.png", pixels)
+    save(folder / "deep/two.png", pixels[:, ::-1].copy())
+    return folder
+
+
 def write_our_case(folder: Path, count: int = 3) -> Path:
     """A whole case in our layout, with `count` disjoint instances."""
     save(folder / "sketch.png", np.full((*SKETCH_SHAPE, 3), 255, np.uint8))

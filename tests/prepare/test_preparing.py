@@ -1,13 +1,10 @@
-"""`magiccolor prepare` from the command line: every kind of input, splits, kills, errors."""
+"""`magiccolor prepare` from the command line: every kind of input, and errors."""
 
 import json
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from oracles import prepare_once
 from oracles.case_folders import save
 from oracles.drawn_clips import (
     BLUE,
@@ -18,37 +15,11 @@ from oracles.drawn_clips import (
     shot,
     write_film,
     write_pictures,
-    write_video,
 )
-from oracles.training import SMALL_SIZES
+from oracles.preparations import ALL, ORIGIN, prepare, records, skipped, write_clips
 from oracles.training_folders import write_picture_folder, write_training_case
 
 from magiccolor_jax import cli
-from magiccolor_jax.data import shards
-from magiccolor_jax.data.samples import Maker, Play
-from magiccolor_jax.data.shards import Records
-from magiccolor_jax.data.sources import open_source
-from magiccolor_jax.prepare.chunks import split_of
-from magiccolor_jax.recipe import Recipe
-
-ORIGIN = ("--licence", "CC0-1.0", "--author", "A. Painter")
-ALL = ("--held-out", 0)
-
-
-def prepare(*words):
-    return cli.run(["prepare", *map(str, words)])
-
-
-def records(out, split="train"):
-    if not (out / split).exists():
-        return {}
-    source = Records(out / split)
-    found = [source.record(number) for number in range(len(source))]
-    return {record.scene.name: record for record in found}
-
-
-def skipped(out):
-    return {row["name"]: row["reason"] for row in json.loads((out / "skipped.json").read_text())}
 
 
 def color(picture, mask):
@@ -242,194 +213,6 @@ def test_large_pictures_are_shrunk(tmp_path):
     assert scene.target.shape == scene.lines.shape == (300, 450, 3)
     assert scene.lines.min() < 100
     assert scene.masks[0].shape == (300, 450)
-
-
-def write_clips(folder, count):
-    for number in range(count):
-        ground = (255, 255, 200 + number)
-        write_video(folder / f"clip{number}.mp4", [*shot(8, ground), *shot(8, NIGHT)])
-    return folder
-
-
-def test_no_clip_is_in_both_splits(tmp_path):
-    folder = write_clips(tmp_path / "in", 6)
-    words = (*ORIGIN, "--stride", 4, "--held-out", 0.4, "--seed", 2)
-    assert prepare(folder, "--out", tmp_path / "out", *words) == 0
-    clips = [
-        {name.split("/")[0] for name in records(tmp_path / "out", s)} for s in ("train", "held_out")
-    ]
-    assert all(clips) and not clips[0] & clips[1] and len(clips[0] | clips[1]) == 6
-    # A clip stays where it is, whatever stands beside it.
-    (folder / "clip0.mp4").unlink()
-    assert prepare(folder, "--out", tmp_path / "less", *words) == 0
-    less = [
-        {name.split("/")[0] for name in records(tmp_path / "less", s)}
-        for s in ("train", "held_out")
-    ]
-    assert less == [names - {"clip0"} for names in clips]
-
-
-def test_a_film_may_be_split_by_its_shots(tmp_path, capsys):
-    film = write_video(tmp_path / "film.mp4", [*shot(8), *shot(8, NIGHT)] * 6)
-    words = (*ORIGIN, "--stride", 4, "--held-out", 0.4)
-    assert prepare(film, "--out", tmp_path / "whole", *words) == 0
-    assert "none of 1 clips is held out" in " ".join(capsys.readouterr().err.split())
-    assert not (tmp_path / "whole/train").exists() or not (tmp_path / "whole/held_out").exists()
-    assert prepare(film, "--out", tmp_path / "out", *words, "--split-by", "shot") == 0
-    rows = [json.loads(line) for line in (tmp_path / "out/records.jsonl").read_text().splitlines()]
-    splits = {}
-    for row in rows:
-        splits.setdefault(row["clip"], set()).add(row["split"])
-    assert len(splits) == 12 and all(len(found) == 1 for found in splits.values())
-    assert set.union(*splits.values()) == {"train", "held_out"}
-
-
-def test_the_hash_holds_out_its_share():
-    held = [split_of(f"clip {number}", 0.1, 0) == "held_out" for number in range(5000)]
-    assert 0.08 < np.mean(held) < 0.12
-    other = [split_of(f"clip {number}", 0.1, 1) == "held_out" for number in range(5000)]
-    assert held != other
-    more = [split_of(f"clip {number}", 0.2, 0) == "held_out" for number in range(5000)]
-    assert all(larger for one, larger in zip(held, more, strict=True) if one)
-
-
-@pytest.fixture(scope="module")
-def mixed(tmp_path_factory):
-    """Inputs of several kinds, and the words that prepare them in many small shards."""
-    folder = tmp_path_factory.mktemp("mixed")
-    write_pictures(folder / "pictures", 6)
-    write_film(folder / "films/film.mp4")
-    (folder / "films/bad.mp4").write_bytes(b"no film")
-    words = ("--records-per-shard", 3, "--stride", 4, "--held-out", 0.4)
-    return (folder / "pictures", folder / "films", *ORIGIN, *words)
-
-
-@pytest.fixture(scope="module")
-def whole(mixed, tmp_path_factory):
-    """What an uninterrupted run makes of them."""
-    out = tmp_path_factory.mktemp("whole") / "out"
-    assert prepare(*mixed, "--out", out, "--workers", 1) == 1
-    return out
-
-
-def contents(out):
-    paths = (path for path in sorted(out.rglob("*")) if path.is_file() and path.name != ".lock")
-    return {path.relative_to(out).as_posix(): path.read_bytes() for path in paths}
-
-
-def test_what_a_run_leaves(whole):
-    assert {path.name for path in whole.iterdir()} == {
-        *(".lock", "train", "held_out", "sample", "index.html", "prepare.json"),
-        *("records.jsonl", "skipped.json", "statistics.json"),
-    }
-    assert list(skipped(whole)) == ["bad", "broken", "film/0003.1"]
-    found = json.loads((whole / "statistics.json").read_text())
-    held, kept = records(whole, "held_out"), records(whole)
-    assert (found["train"]["records"], found["held_out"]["records"]) == (len(kept), len(held))
-    assert found["records"] == 16 and found["skipped"] == 3 and held
-    assert found["train"]["instances"] == sum(len(each.scene.masks) for each in kept.values())
-    page = (whole / "index.html").read_text()
-    assert all(name in page for name in (*kept, *held)) and "CC0-1.0" in page
-    shown = {path.name for path in (whole / "sample").iterdir()}
-    assert len(shown) > 4 * 16 and all(f"sample/{name}" in page for name in shown)
-
-
-@pytest.mark.parametrize("instances", [1, 16], ids=["stage1", "stage2"])
-def test_training_makes_samples_of_them(whole, instances):
-    """The colours of a reference's patches are those of its instance on the page."""
-    split = "train" if split_of("film", 0.4, 0) == "train" else "held_out"
-    source = open_source(f"records:{whole}/{split}")
-    maker = Maker(Play.off(), Recipe.paper(), SMALL_SIZES, instances=instances)
-    films = [n for n in range(len(source)) if source[n].name.startswith("film/")]
-    for number in films:
-        sample = maker(source[number], np.random.default_rng(0))
-        assert sample.target.shape[1:3] == maker.shape_of(source.outline(number)).page
-        owner = sample.case.instance_map[0]
-        assert sample.case.valid.sum() == owner.max() == min(instances, 2)
-        for index in range(owner.max() if instances > 1 else 0):
-            told = sample.colors[0, index][sample.counts[0, index]]
-            shown = sample.target[0][owner == index + 1]
-            np.testing.assert_allclose(np.median(told, 0), np.median(shown, 0), atol=0.15)
-
-
-def test_the_number_of_workers_changes_nothing(mixed, whole, tmp_path):
-    assert prepare(*mixed, "--out", tmp_path / "out", "--workers", 3) == 1
-    assert contents(tmp_path / "out") == contents(whole)
-
-
-def test_a_run_that_was_killed_goes_on_to_the_same_result(mixed, whole, tmp_path):
-    points = list(prepare_once.PLACES)
-    words = [sys.executable, prepare_once.__file__, tmp_path, *points, "--", *mixed]
-    done = subprocess.run([*map(str, words)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    for point in points:
-        out = tmp_path / point
-        assert (out / "work").exists() == (point != "finished")
-        if point == "in_shard":
-            assert list((out / "work").glob(".*.tmp")) and len(list(out.glob("work/*.json"))) == 1
-        assert prepare(*mixed, "--out", out) == 1
-        assert contents(out) == contents(whole), point
-
-
-def test_what_is_finished_is_kept(mixed, whole, capsys):
-    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.name != ".lock"}
-    assert prepare(*mixed, "--out", whole) == 1
-    assert before == {path: path.stat().st_mtime_ns for path in before}
-    assert "3 left out" in " ".join(capsys.readouterr().err.split())
-    assert prepare(*mixed, "--out", whole, "--side", 100) == 1
-    said = " ".join(capsys.readouterr().err.split())
-    assert "side: 1024 then, 100 now; run that command, or choose another --out" in said
-
-
-def test_other_files_are_not_mixed_in(tmp_path, capsys):
-    folder = write_pictures(tmp_path / "in", 2)
-    assert prepare(folder, "--out", tmp_path / "out", *ORIGIN) == 1
-    write_pictures(folder, 3)
-    assert prepare(folder, "--out", tmp_path / "out", *ORIGIN) == 1
-    said = " ".join(capsys.readouterr().err.split())
-    assert "got other files in the inputs now; run that command, or choose another" in said
-
-
-def test_results_below_the_inputs_are_no_inputs(tmp_path):
-    folder = write_pictures(tmp_path / "in", 2)
-    assert prepare(folder, "--out", folder / "out", *ORIGIN) == 1
-    assert prepare(folder, "--out", folder / "out", *ORIGIN) == 1
-    assert json.loads((folder / "out/statistics.json").read_text())["records"] == 2
-
-
-def test_a_full_disk_stops_the_run(tmp_path, monkeypatch, capsys):
-    class Full:
-        def __init__(self, *args):
-            Path(args[0]).touch()
-
-        def write(self, data):
-            raise RuntimeError("write() failed: No space left on device")
-
-    folder = write_pictures(tmp_path / "in", 2)
-    monkeypatch.setattr(shards.array_record_module, "ArrayRecordWriter", Full)
-    assert prepare(folder, "--out", tmp_path / "out", *ORIGIN) == 1
-    assert "the disk is full; make room, the same command goes on" in capsys.readouterr().err
-    monkeypatch.undo()
-    assert prepare(folder, "--out", tmp_path / "out", *ORIGIN, *()) == 1
-    assert len(records(tmp_path / "out")) + len(records(tmp_path / "out", "held_out")) == 2
-
-
-def test_a_damaged_shard_is_made_again(tmp_path, monkeypatch):
-    from magiccolor_jax.prepare import preparing
-
-    folder = write_pictures(tmp_path / "in", 4)
-    words = (folder, *ORIGIN, *ALL, "--records-per-shard", 2)
-
-    def dying(*args):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(preparing, "publish", dying)
-    assert prepare(*words, "--out", tmp_path / "out") == 130
-    monkeypatch.undo()
-    shard = tmp_path / "out/work/train-00001.array_record"
-    shard.write_bytes(shard.read_bytes()[:-100])
-    assert prepare(*words, "--out", tmp_path / "out") == 1
-    assert list(records(tmp_path / "out")) == ["0", "1", "2", "3"]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import json
 import cv2
 import numpy as np
 import pytest
-from oracles.case_folders import save
+from oracles.case_folders import save, save_both
 from PIL import Image
 from seeded_network import seeded_network
 
@@ -28,9 +28,7 @@ def drawn():
 
 @pytest.fixture
 def pictures(tmp_path):
-    save(tmp_path / "in/one.png", drawn())
-    save(tmp_path / "in/deep/two.png", drawn()[:, ::-1].copy())
-    return tmp_path / "in"
+    return save_both(tmp_path / "in", drawn())
 
 
 @pytest.fixture(scope="module")
