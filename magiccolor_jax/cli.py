@@ -1,6 +1,5 @@
 """The `magiccolor` command. Nothing heavy is imported before a subcommand is known."""
 
-import errno
 import logging
 import os
 import signal
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import tyro
 
 from magiccolor_jax.embedded import case_folder
+from magiccolor_jax.files import is_disk_full
 from magiccolor_jax.recipe import Finish
 
 USAGE = """usage: magiccolor COMMAND [ARGUMENTS]
@@ -110,7 +110,7 @@ def _told(who: str, out: Path, run: Callable[[], int], smaller: str = "--batch-s
     try:
         return run()
     except (ValueError, OSError) as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             return _complain(f"{out}: the disk is full; make room, the same command goes on", who)
         return _complain(str(error), who)
     except RuntimeError as error:  # XLA's: the device

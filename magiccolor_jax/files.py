@@ -1,6 +1,7 @@
 """Atomic writes: a crash at any point leaves the last good file or folder. Locks, hashes."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -11,6 +12,14 @@ import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Numbers of the errors after which nothing else can be written either."""
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error says that there is no room."""
+    return isinstance(error, OSError) and error.errno in DISK_FULL
 
 
 @contextlib.contextmanager
@@ -53,6 +62,15 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_rests(folder: Path) -> None:
+    """Removes from a folder what a run that died was writing there; no other may be at work."""
+    for path in folder.glob(".*.tmp"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

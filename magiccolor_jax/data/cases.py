@@ -260,10 +260,14 @@ def overlapping_pixels(masks: Sequence[UInt8[np.ndarray, "H W"]]) -> int:
 
 def owned_pixels(masks: Sequence[UInt8[np.ndarray, "H W"]]) -> list[Bool[np.ndarray, "H W"]]:
     """Each instance's own pixels, of one or more: where masks overlap, the higher id's."""
-    taken = np.zeros(masks[0].shape, bool)
-    owned = []
-    for mask in reversed(masks):
-        marked = mask > MASK_MIDDLE
-        owned.append(marked & ~taken)
-        taken |= marked
-    return owned[::-1]
+    return owned([mask > MASK_MIDDLE for mask in masks])
+
+
+def owned(marked: Sequence[Bool[np.ndarray, "H W"]]) -> list[Bool[np.ndarray, "H W"]]:
+    """What each instance owns of what it marks: where they overlap, the higher id; may be nothing
+    at all."""
+    taken, found = np.zeros_like(marked[0]), []
+    for own in reversed(marked):
+        found.append(own & ~taken)
+        taken |= own
+    return found[::-1]

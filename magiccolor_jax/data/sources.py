@@ -108,20 +108,32 @@ def open_source(text: str) -> Source:
         CaseError: no such folder, nothing in it, or scenes of several kinds.
         ValueError: no such kind.
     """
+    kind, place = split_kind(text, [*KINDS, *LIBRARIES], "open_source: ")
+    if kind in LIBRARIES:
+        return LIBRARIES[kind](Path(place))
+    path = folder_of(place)
+    return KINDS[kind or _detect(path)](path)
+
+
+def split_kind(text: str, kinds: Sequence[str], who: str = "") -> tuple[str, str]:
+    """`KIND:PATH` in its parts; the kind is empty where there is none.
+
+    Args:
+        who: begins the error.
+
+    Raises:
+        ValueError: no such kind.
+    """
     kind, colon, rest = text.partition(":")
-    if colon and kind in KINDS:
-        return KINDS[kind](folder_of(rest))
-    if colon and kind in LIBRARIES:
-        return LIBRARIES[kind](Path(rest))
+    if colon and kind in kinds:
+        return kind, rest
     if colon and kind.replace("-", "_").isidentifier() and not Path(text).exists():
-        kinds = [*KINDS, *LIBRARIES]
         guess = difflib.get_close_matches(kind, kinds, n=1)
         raise ValueError(
-            f"open_source: {text}: expected KIND:PATH with one of {', '.join(kinds)}, got {kind!r}"
+            f"{who}{text}: expected KIND:PATH with one of {', '.join(kinds)}, got {kind!r}"
             + (f"; did you mean {guess[0]}:{rest}?" if guess else "; name one of them")
         )
-    path = folder_of(text)
-    return KINDS[_detect(path)](path)
+    return "", text
 
 
 def folder_of(text: str) -> Path:

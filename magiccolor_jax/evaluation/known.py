@@ -7,12 +7,13 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from magiccolor_jax.data.cases import owned
 from magiccolor_jax.data.transforms import Picture, resize
 from magiccolor_jax.evaluation.difficulty import Difficulty, difficulty_of
 from magiccolor_jax.evaluation.metrics import INSTANCE, PICTURE, REGION
 from magiccolor_jax.evaluation.palettes import Palette, dominant_colors, inner, reference_palettes
 from magiccolor_jax.evaluation.protocol import Protocol
-from magiccolor_jax.evaluation.regions import Region, marked, owned
+from magiccolor_jax.evaluation.regions import Region, marked
 from magiccolor_jax.types import Case
 
 LEAST = {

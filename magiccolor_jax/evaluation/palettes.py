@@ -15,10 +15,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt8
 from scipy.optimize import linprog
 
+from magiccolor_jax.data.cases import owned
 from magiccolor_jax.data.palette import srgb_to_oklab
 from magiccolor_jax.data.transforms import Picture
 from magiccolor_jax.evaluation.ciede2000 import ciede2000, srgb_to_lab
-from magiccolor_jax.evaluation.regions import Region, counted, marked, owned
+from magiccolor_jax.evaluation.regions import Region, counted, marked
 from magiccolor_jax.types import Case
 
 COLORS = 12

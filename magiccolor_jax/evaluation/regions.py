@@ -1,7 +1,5 @@
 """Where the instances of a case are on its page."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from jaxtyping import Bool, UInt8
 
@@ -42,12 +40,3 @@ def counted(case: Case, mask: UInt8[np.ndarray, "H W"], name: str) -> Bool[np.nd
             f"pixel, got {mask.max()} at most; paint what belongs to the instance white"
         )
     return counts
-
-
-def owned(regions: Sequence[Region]) -> list[Region]:
-    """What each instance owns: where regions overlap, the higher id; may be nothing at all."""
-    above, found = np.zeros_like(regions[0]), []
-    for region in reversed(regions):
-        found.append(region & ~above)
-        above |= region
-    return found[::-1]

@@ -1,9 +1,11 @@
 """The work in parts: a shard each, written whole with a note of what went into it.
 
-OUT/work/SPLIT-NNNNN.array_record   a shard, and its sidecar
-OUT/work/SPLIT-NNNNN.json           what it holds and what was left out; written last, and so the
-                                    mark that the part is done
-OUT/work/surveys/                   what clips hold
+They stand in a folder for the work below the results, until these are whole:
+
+SPLIT-NNNNN.array_record   a shard, and its sidecar
+SPLIT-NNNNN.json           what it holds and what was left out; written last, and so the mark that
+                           the part is done
+surveys/                   what clips hold
 """
 
 import hashlib
@@ -57,14 +59,14 @@ def divide(units: Sequence[Unit], share: float, seed: int, records: int) -> list
     """
     chunks = []
     for split in (TRAIN, HELD_OUT):
-        waiting: list[Unit] = []
         parts: list[list[Unit]] = []
+        room = 0
         for unit in (unit for unit in units if split_of(unit.clip, share, seed) == split):
-            waiting.append(unit)
-            if sum(each.scenes for each in waiting) >= records:
-                parts.append(waiting)
-                waiting = []
-        parts += [waiting] if waiting else []
+            if room <= 0:
+                parts.append([])
+                room = records
+            parts[-1].append(unit)
+            room -= unit.scenes
         chunks += [Chunk(split, number, part) for number, part in enumerate(parts)]
     return chunks
 

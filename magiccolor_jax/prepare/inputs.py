@@ -1,6 +1,5 @@
 """The inputs of `magiccolor prepare`, by kind: what is read at once, and clips to look through."""
 
-import difflib
 import functools
 import json
 import re
@@ -20,7 +19,7 @@ from magiccolor_jax.data.listing import contents, files_below, is_picture, pictu
 from magiccolor_jax.data.pairs import LeftPairs, RightPairs, SidePairs
 from magiccolor_jax.data.pictures import CaseError, read_picture
 from magiccolor_jax.data.scenes import Scene, Source
-from magiccolor_jax.data.sources import folder_of, kind_of
+from magiccolor_jax.data.sources import folder_of, kind_of, split_kind
 from magiccolor_jax.files import sha256_of
 from magiccolor_jax.prepare.clips import Clip
 from magiccolor_jax.prepare.coco import Folders, coco_units
@@ -81,18 +80,10 @@ def _told(text: str, out: Path) -> tuple[str, Path]:
     Raises:
         ValueError: nothing is there, no such kind, or the kind cannot be told.
     """
-    kind, colon, rest = text.partition(":")
-    if not colon or kind not in KINDS:
-        if colon and kind.replace("-", "_").isidentifier() and not Path(text).exists():
-            guess = difflib.get_close_matches(kind, KINDS, n=1)
-            raise ValueError(
-                f"{text}: expected KIND:PATH with one of {', '.join(KINDS)}, got {kind!r}"
-                + (f"; did you mean {guess[0]}:{rest}?" if guess else "; name one of them")
-            )
-        kind, rest = "", text
-    path = Path(rest)
+    kind, place = split_kind(text, list(KINDS))
+    path = Path(place)
     if not path.exists():
-        folder_of(rest)
+        folder_of(place)
     return kind or _guessed(path, out), path
 
 

@@ -1,13 +1,11 @@
 """From stills to records: instances, references in other frames, sketches."""
 
 import contextlib
-import errno
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 
 from magiccolor_jax.data.cases import MASK_MIDDLE, owned_pixels
@@ -22,8 +20,10 @@ from magiccolor_jax.data.pictures import (
 from magiccolor_jax.data.scenes import Scene, View
 from magiccolor_jax.data.shards import Packed, pack
 from magiccolor_jax.data.transforms import WHITE, Mask, Picture, mask_box
+from magiccolor_jax.files import is_disk_full
 from magiccolor_jax.lineart.method import LineArt
 from magiccolor_jax.prepare.matching import Look, Seen
+from magiccolor_jax.prepare.pictures import FAILURES
 from magiccolor_jax.prepare.segmenting import Cutter
 from magiccolor_jax.prepare.stills import Bad, Group, Still, Unit, shrunk
 
@@ -31,9 +31,6 @@ GIVEN = "given"
 
 MARGIN = 8
 """Pixels of its picture around an instance's box that a view keeps."""
-
-FAILURES = (ValueError, MemoryError, OSError, cv2.error)
-"""What bad inputs raise."""
 
 
 class Given(NamedTuple):
@@ -77,7 +74,7 @@ class Maker:
             group = unit.read()
             return self._records(unit, group)
         except FAILURES as error:
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if is_disk_full(error):
                 raise
             return Made([], [], [Bad(unit.name, str(error))])
 

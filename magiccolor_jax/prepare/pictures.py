@@ -1,6 +1,5 @@
 """What commands share that go through pictures one by one: their names, and the way through."""
 
-import errno
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,9 +11,10 @@ from rich.markup import escape
 from rich.progress import track
 
 from magiccolor_jax.data.listing import is_picture, pictures_below
+from magiccolor_jax.files import is_disk_full
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-"""Numbers of the errors after which no other picture can be written either."""
+FAILURES = (ValueError, MemoryError, OSError, cv2.error)
+"""What bad pictures raise."""
 
 
 class Done(NamedTuple):
@@ -69,7 +69,7 @@ def open_output(out: Path) -> None:
         with tempfile.TemporaryFile(dir=out):
             pass
     except OSError as error:
-        if error.errno in DISK_FULL:
+        if is_disk_full(error):
             raise
         raise ValueError(
             f"{out}: results are written there: expected a folder, or a path where one can be "
@@ -94,8 +94,8 @@ def work_through(
         try:
             said = one(name, path)
             made += said is not None
-        except (ValueError, MemoryError, cv2.error, OSError) as error:
-            if isinstance(error, OSError) and error.errno in DISK_FULL:
+        except FAILURES as error:
+            if is_disk_full(error):
                 raise
             failed += 1
             said = f"[red]failed[/red] {escape(name)}: {escape(str(error))}"

@@ -20,7 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from magiccolor_jax.files import atomic_file, locked, sha256_of
+from magiccolor_jax.files import atomic_file, locked, remove_rests, sha256_of
 from magiccolor_jax.prepare.arguments import PrepareArgs, SegmentArgs
 from magiccolor_jax.prepare.chunks import (
     HELD_OUT,
@@ -227,7 +227,7 @@ class Job:
         """
         args = self._args
         for folder in (args.out, self._work, self._work / SURVEYS):
-            _remove_rests(folder)
+            remove_rests(folder)
         self._console.print(self._who, markup=False, soft_wrap=True)
         units, surveyed = self._units(listed)
         chunks = divide(units, args.held_out, args.seed, args.records_per_shard)
@@ -349,12 +349,3 @@ class _Bar:
             seconds = time.monotonic() - self._started
             said = f"{self._number} {self._counted} in {seconds:.1f} s, {self._rate()}"
             self._progress.console.print(said, highlight=False)
-
-
-def _remove_rests(folder: Path) -> None:
-    """Removes what a run that died was writing."""
-    for path in folder.glob(".*.tmp"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)

@@ -78,11 +78,6 @@ class AutoencoderConfig(PretrainingConfig):
             )
 
 
-def crops_of(source: Source, config: AutoencoderConfig) -> Crops:
-    """What the training sees."""
-    return Crops(source, config.seed, config.batch, config.page, config.crop)
-
-
 def objective(
     cfg: AutoencoderConfig, model: VAE, pixels: Float[Array, "B S S 3"], key: Array
 ) -> tuple[Float[Array, ""], Metrics]:
@@ -134,7 +129,8 @@ class AutoencoderTraining(Pretraining):
 
     def batches(self, source: Source) -> Crops:
         """Crops."""
-        return crops_of(source, self.config)
+        config = self.config
+        return Crops(source, config.seed, config.batch, config.page, config.crop)
 
     def objective(
         self, model: VAE, batch: UInt8[Array, "B S S 3"], key: Array

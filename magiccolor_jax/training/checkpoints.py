@@ -1,7 +1,6 @@
 """A run's checkpoints (Orbax): written beside the training, renamed into place when whole."""
 
 import asyncio
-import errno
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policy
 
+from magiccolor_jax.files import DISK_FULL
 from magiccolor_jax.training.config import SaveConfig
 from magiccolor_jax.training.step import TrainState
 
@@ -186,8 +186,7 @@ def _telling_full_disks(folder: Path) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        full = (errno.ENOSPC, errno.EDQUOT)
-        code = next((n for n in full if f"os_error_code='{n}'" in str(error)), None)
+        code = next((n for n in DISK_FULL if f"os_error_code='{n}'" in str(error)), None)
         if code is None:
             raise
         raise OSError(code, "no room for a checkpoint", str(folder)) from None

@@ -1,6 +1,5 @@
 """`magiccolor train`: presets, flags, processes, exit codes."""
 
-import errno
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import jax
 import tyro
 from rich.console import Console
 
+from magiccolor_jax.files import is_disk_full
 from magiccolor_jax.parallel.multihost import Distributed, connect
 from magiccolor_jax.training.autoencoder import AutoencoderConfig, AutoencoderTraining
 from magiccolor_jax.training.config import TrainConfig
@@ -96,8 +96,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return _run(args) if isinstance(args, TrainArgs) else _run_alone(args)
     except (ValueError, OSError) as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return _complain(_full(args) if full else str(error))
+        return _complain(_full(args) if is_disk_full(error) else str(error))
     except RuntimeError as error:  # XLA's: the device
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

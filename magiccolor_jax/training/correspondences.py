@@ -9,18 +9,15 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
-from magiccolor_jax.data.pictures import CaseError
 from magiccolor_jax.data.scenes import Scene, Source, View
 from magiccolor_jax.data.selfplay import SelfPlay, play
 from magiccolor_jax.data.transforms import WHITE, place, reference_pixels
 from magiccolor_jax.recipe import Recipe
+from magiccolor_jax.training.crops import draw_scene
 from magiccolor_jax.types import Sizes
 
 SEED = 4
 """Begins the seeds of views."""
-
-ATTEMPTS = 8
-"""Scenes that are tried for one drawing."""
 
 COVERED = 0.5
 """Least share of a patch that the drawing covers."""
@@ -56,22 +53,8 @@ class Correspondences(NamedTuple):
         """Views of drawings of a few scenes, all of each scene's."""
         rng = np.random.default_rng([SEED, self.seed, step])
         drawings: list[View] = []
-        for _ in range(ATTEMPTS * self.batch):
-            try:
-                scene = self.source[int(rng.integers(len(self.source)))]
-            except CaseError:
-                continue
-            drawings += _drawings(scene)
-            if len(drawings) >= self.batch:
-                break
-        else:
-            raise CaseError(
-                self.source[0].path,
-                "most scenes can be read",
-                expected=f"one in {ATTEMPTS} at least",
-                got=f"{len(drawings)} drawings",
-                fix="mend the source",
-            )
+        while len(drawings) < self.batch:
+            drawings += _drawings(draw_scene(self.source, rng))
         made = [[self._view(view, rng) for view in drawings[: self.batch]] for _ in range(2)]
         pixels, places = (
             np.stack([[view[part] for view in side] for side in made]) for part in (0, 1)

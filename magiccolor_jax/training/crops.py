@@ -20,7 +20,7 @@ LARGEST = 1.5
 the smallest picture of both is half a page."""
 
 ATTEMPTS = 8
-"""Scenes that are tried for one crop."""
+"""Scenes that are tried for one."""
 
 
 class Crops(NamedTuple):
@@ -41,7 +41,7 @@ class Crops(NamedTuple):
         rng = np.random.default_rng([CROPS, self.seed, step])
         crops = []
         while len(crops) < self.batch:
-            scene = self._scene(rng)
+            scene = draw_scene(self.source, rng)
             count = min(PER_SCENE, self.batch - len(crops))
             crops += [self._crop(scene, rng) for _ in range(count)]
         return np.stack(crops)
@@ -54,15 +54,16 @@ class Crops(NamedTuple):
         longest = self.page * rng.uniform(0.5, LARGEST if which else 1.0)
         return _crop(shown[which], longest, self.side, rng)
 
-    def _scene(self, rng: np.random.Generator) -> Scene:
-        """One that can be read; raises CaseError where too many in a row cannot."""
-        for attempt in range(ATTEMPTS):
-            try:
-                return self.source[int(rng.integers(len(self.source)))]
-            except CaseError:
-                if attempt == ATTEMPTS - 1:
-                    raise
-        raise AssertionError("the last attempt returns or raises")
+
+def draw_scene(source: Source, rng: np.random.Generator) -> Scene:
+    """One that can be read; raises CaseError where too many in a row cannot."""
+    for attempt in range(ATTEMPTS):
+        try:
+            return source[int(rng.integers(len(source)))]
+        except CaseError:
+            if attempt == ATTEMPTS - 1:
+                raise
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _crop(

@@ -19,7 +19,6 @@ from magiccolor_jax.training import pretraining as training
 from magiccolor_jax.training.autoencoder import (
     AutoencoderConfig,
     AutoencoderTraining,
-    crops_of,
     objective,
 )
 from magiccolor_jax.training.config import SaveConfig
@@ -40,6 +39,12 @@ def config(art, out, **changes):
     fields["save"] = SaveConfig(every=3)
     fields |= {"network": NETWORK} | changes
     return AutoencoderConfig(out=out, sources=(art,), **fields)
+
+
+def crops_of(made):
+    """What a training sees."""
+    training = AutoencoderTraining(made, QUIET)
+    return training.batches(training.source)
 
 
 def measured(run):
@@ -70,7 +75,7 @@ def test_a_run_leaves_a_model(run):
 def test_latents_of_what_it_sees_have_deviation_one(art, run):
     sizes = read_config(run / "model").networks["vae"]
     network = load_network(run / "model", "vae", sizes)
-    crops = crops_of(AutoencoderTraining(config(art, run), QUIET).source, config(art, run))
+    crops = crops_of(config(art, run))
     pixels = signed(np.concatenate([crops(step) for step in range(6, 14)]))
     assert float(jnp.std(network.encode(pixels).mean)) == pytest.approx(1, rel=1e-4)
 
@@ -109,13 +114,12 @@ def test_other_data_are_refused(art, run):
 
 
 def test_crops_are_functions_of_the_step(art, tmp_path):
-    source = AutoencoderTraining(config(art, tmp_path), QUIET).source
-    crops = crops_of(source, config(art, tmp_path, batch=5))
+    crops = crops_of(config(art, tmp_path, batch=5))
     np.testing.assert_array_equal(crops(5), crops(5))
     shown = np.concatenate([crops(step) for step in range(8)])
     assert shown.shape == (40, 16, 16, 3)
     assert sum(crop.std() > 5 for crop in shown) > 10 and np.any(shown[0] != shown[5])
-    large = crops_of(source, config(art, tmp_path, crop=96, batch=1))
+    large = crops_of(config(art, tmp_path, crop=96, batch=1))
     assert large(0).shape == (1, 96, 96, 3) and (large(0)[0, 0] == 255).all()
 
 
@@ -125,7 +129,7 @@ def test_a_few_crops_share_a_scene(art, tmp_path, monkeypatch):
     monkeypatch.setattr(
         type(source), "__getitem__", lambda self, i: composed.append(i) or read(self, i)
     )
-    assert len(crops_of(source, config(art, tmp_path, batch=9))(0)) == 9
+    assert len(crops_of(config(art, tmp_path, batch=9))(0)) == 9
     assert len(composed) == 3
 
 
@@ -185,7 +189,7 @@ def test_what_cannot_be_read_is_passed_over(art, tmp_path, monkeypatch):
         return read(self, index)
 
     monkeypatch.setattr(type(source), "__getitem__", failing)
-    crops = crops_of(source, config(art, tmp_path))
+    crops = crops_of(config(art, tmp_path))
     assert crops(0).shape == (2, 16, 16, 3) and len(set(tried)) == 8
     tried.clear()
     monkeypatch.setattr(crops_module, "ATTEMPTS", 2)
