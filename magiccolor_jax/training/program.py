@@ -35,6 +35,8 @@ from magiccolor_jax.training.step import (
     StepContext,
     TrainState,
     first_state,
+    step_gradient,
+    step_update,
     train_step,
 )
 from magiccolor_jax.types import TrainingBatch
@@ -138,21 +140,40 @@ class Program:
         self._peak = peak_flops(jax.devices()[0].device_kind)
         self.key = jax.random.key(design.config.seed)
         thrifty = design.config.remat != "off" and jax.default_backend() == "cpu"
+        options: Any = THRIFTY if thrifty else None
         self._step = jax.jit(
             self._run_step,
             out_shardings=(design.shardings, design.whole),
             donate_argnums=1,
-            compiler_options=THRIFTY if thrifty else None,
+            compiler_options=options,
+        )
+        # Muon's update has more operations than the gradient: it is compiled once, not anew for
+        # each shape of batches. The others' gain by one program: gradients need not be kept in f32.
+        self._apart = design.config.optim.kind == "muon"
+        self._gradient = jax.jit(
+            self._run_gradient,
+            out_shardings=(design.shardings.trainable, design.whole),
+            compiler_options=options,
+        )
+        self._update = jax.jit(
+            partial(step_update, design.context),
+            out_shardings=(design.shardings, design.whole),
+            donate_argnums=0,
         )
         self._loss = jax.jit(self._run_loss, out_shardings=design.whole)
 
     def step(self, state: TrainState, batch: TrainingBatch) -> tuple[TrainState, Metrics]:
         """One step; `state` is given away."""
-        return self._step(self.constants, state, batch, self.key)
+        if not self._apart:
+            return self._step(self.constants, state, batch, self.key)
+        given = self.constants, state.trainable, state.step, batch, self.key
+        gradient, metrics = self._gradient(*given)
+        state, norm = self._update(state, gradient)
+        return state, metrics | {"grad_norm": norm}
 
     def compile(self, state: TrainState, batch: TrainingBatch) -> jax.stages.Compiled:
-        """The program of `step` for batches of this shape, to be looked at; called with
-        `constants`, `state`, `batch` and `key` it is that step."""
+        """The step for batches of this shape as one program, to be looked at; called with
+        `constants`, `state`, `batch` and `key` it does what `step` does."""
         return self._step.lower(self.constants, state, batch, self.key).compile()
 
     def flops(self, batch: TrainingBatch) -> float:
@@ -219,6 +240,11 @@ class Program:
     def _run_step(self, constants, state, batch, key):
         frozen = self.frozen(constants.frozen)
         return train_step(self.design.context, constants.fixed, frozen, state, batch, key)
+
+    def _run_gradient(self, constants, trainable, step, batch, key):
+        frozen = self.frozen(constants.frozen)
+        rest = trainable, step, batch, key
+        return step_gradient(self.design.context, constants.fixed, frozen, *rest)
 
     def _run_loss(self, constants, values, batch, key):
         model = self.design.layout.build(constants.fixed | values)

@@ -80,14 +80,41 @@ def train_step(
         batch: arrays that begin with the batch's axis: a `TrainingBatch`, for `Objective`.
         key: of the whole training; the step's own is folded in.
     """
-    progress = state.step / context.steps
+    gradient, metrics = step_gradient(
+        context, fixed, frozen, state.trainable, state.step, batch, key
+    )
+    state, norm = step_update(context, state, gradient)
+    return state, metrics | {"grad_norm": norm}
+
+
+def step_gradient(
+    context: StepContext,
+    fixed: Parameters,
+    frozen: Any,
+    trainable: Parameters,
+    step: Int[Array, ""],
+    batch: Any,
+    key: Array,
+) -> tuple[Parameters, Metrics]:
+    """First half of `train_step`: the gradient (f32), and the loss' terms.
+
+    Args:
+        trainable, step: of the state; the others are as there.
+    """
+    progress = step / context.steps
 
     def loss(trainable: Parameters, part: Any, keys: Keys):
         model = context.layout.build(fixed | trainable)
         return context.loss(model, frozen, part, keys, progress)
 
-    step_key = jax.random.fold_in(key, state.step)
-    gradient, metrics = _gradient(loss, state.trainable, batch, step_key, context.accumulate)
+    step_key = jax.random.fold_in(key, step)
+    return _gradient(loss, trainable, batch, step_key, context.accumulate)
+
+
+def step_update(
+    context: StepContext, state: TrainState, gradient: Parameters
+) -> tuple[TrainState, Float[Array, ""]]:
+    """Second half of `train_step`: the next state, and the norm of the gradient."""
     updates, optimizer = context.optimizer.update(gradient, state.optimizer, state.trainable)
     trainable = cast(Parameters, optax.apply_updates(state.trainable, updates))
     average = state.average
@@ -95,8 +122,8 @@ def train_step(
         assert context.average_decay is not None, "an average has a decay"
         decay = jnp.minimum(context.average_decay, (1 + state.step) / (10 + state.step))
         average = jax.tree.map(lambda x, y: decay * x + (1 - decay) * y, average, trainable)
-    metrics |= {"grad_norm": optax.tree.norm(gradient)}
-    return TrainState(state.step + 1, trainable, optimizer, average), metrics
+    norm = optax.tree.norm(gradient)
+    return TrainState(state.step + 1, trainable, optimizer, average), norm
 
 
 def _gradient(loss, trainable, batch, key, parts: int) -> tuple[Parameters, Metrics]:

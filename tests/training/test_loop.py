@@ -22,6 +22,7 @@ from magiccolor_jax.data.samples import Play
 from magiccolor_jax.training.checkpoints import Checkpoints
 from magiccolor_jax.training.config import SaveConfig
 from magiccolor_jax.training.loop import DONE, FAILED, PREEMPTED, Training
+from magiccolor_jax.training.optim import OptimConfig
 from magiccolor_jax.training.program import Program
 from magiccolor_jax.training.record import read_record
 from magiccolor_jax.training.setup import plan_training
@@ -186,6 +187,18 @@ def test_no_source_and_a_batch_that_does_not_divide(folder):
     with pytest.raises(ValueError, match="accumulate must divide batch"):
         train(folder, "none", batch=3, accumulate=2)
     assert not (folder / "none").exists()
+
+
+def test_muons_two_programs_do_what_one_does(folder, monkeypatch):
+    muon = {"optim": OptimConfig(kind="muon", lr=1e-3), "steps": 3}
+    assert train(folder, "apart", **muon) == DONE
+    monkeypatch.setattr(
+        Program, "step", lambda self, *given: self._step(self.constants, *given, self.key)
+    )
+    assert train(folder, "at_once", **muon) == DONE
+    apart, at_once = losses_of(folder / "apart"), losses_of(folder / "at_once")
+    assert len({loss for _, loss in apart}) == 3
+    np.testing.assert_allclose(apart, at_once, rtol=1e-5)
 
 
 def test_a_run_goes_on_on_other_devices(folder):
