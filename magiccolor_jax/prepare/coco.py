@@ -3,8 +3,10 @@
 Facts: https://cocodataset.org/#format-data. COCONut has the panoptic form, with PNGs as COCO's.
 """
 
+import dataclasses
 import functools
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +16,13 @@ import numpy as np
 from jaxtyping import Bool
 
 from magiccolor_jax.data import rle
-from magiccolor_jax.data.pictures import CaseError, check_mask_size, read_picture
+from magiccolor_jax.data.pictures import (
+    MAX_PIXELS,
+    CaseError,
+    check_mask_size,
+    read_picture,
+    size_text,
+)
 from magiccolor_jax.prepare.credits import Credits, spdx_of
 from magiccolor_jax.prepare.stills import Group, Still, Unit, alone
 from magiccolor_jax.segment.objects import ObjectConfig, Region, instances
@@ -43,7 +51,8 @@ class Annotations:
         """
         self.path = path
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_bytes())
+            ids = Counter(row["id"] for row in content["images"])
             self.images = {row["id"]: row for row in content["images"]}
             self.things = {
                 row["id"] for row in content.get("categories", []) if row.get("isthing", 1)
@@ -59,6 +68,10 @@ class Annotations:
             raise _unlike(path, error.strerror or str(error)) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _unlike(path, f"{type(error).__name__}: {error}") from error
+        if twice := [key for key, number in ids.items() if number > 1]:
+            raise _unlike(path, f"several pictures with the id {twice[0]}")
+        if not self.of.keys() & self.images.keys():
+            raise _unlike(path, f"{len(self.images)} pictures, and annotations of none of them")
 
     def licence(self, image: Row) -> dict[str, str]:
         """What is known of a picture's origin."""
@@ -110,16 +123,10 @@ def _read(found: Annotations, key: Any, file: Path, masks: Path, config: ObjectC
     """
     picture, _ = read_picture(file)
     shape = picture.shape[:2]
-    if found.panoptic:
-        regions = _segments(found, found.of[key], masks, shape)
-    else:
-        regions = [
-            _region(row["segmentation"], shape, found.path / f"annotation {row.get('id')}")
-            for row in found.of[key]
-            if _counts(found, row) and row.get("segmentation")
-        ]
+    _check_size(found.images[key], shape, file)
+    regions = _regions(found, key, masks, shape)
     # Given masks are not parts of others, and none is the ground.
-    kept = instances(regions, config, ground=False)
+    kept = instances(regions, dataclasses.replace(config, merge=False), ground=False)
     if not kept:
         raise CaseError(
             file,
@@ -131,6 +138,45 @@ def _read(found: Annotations, key: Any, file: Path, masks: Path, config: ObjectC
     chosen = tuple(np.where(regions[i], np.uint8(255), np.uint8(0)) for i in kept)
     name = Path(found.names[key]).with_suffix("").as_posix()
     return alone(Still(name, file, picture, masks=chosen))
+
+
+def _check_size(image: Row, shape: tuple[int, int], file: Path) -> None:
+    """Raises CaseError where a picture, of this height and width, is not as large as its JSON says:
+    scaled or turned, it would lie askew below its masks."""
+    said = image.get("height"), image.get("width")
+    if None not in said and said != shape:
+        raise CaseError(
+            file,
+            "an annotated picture has the size that its JSON says",
+            expected=f"{said[1]} x {said[0]}",
+            got=size_text(shape),
+            fix="give the pictures that were annotated, neither scaled nor turned",
+        )
+
+
+def _regions(found: Annotations, key: Any, masks: Path, shape: tuple[int, int]) -> list[Region]:
+    """The things of a picture.
+
+    Raises:
+        CaseError: an annotation cannot be read, or the PNG of panoptic ones.
+    """
+    try:
+        if found.panoptic:
+            return _segments(found, found.of[key], masks, shape)
+        return [
+            _region(row["segmentation"], shape, found.path / f"annotation {row.get('id')}")
+            for row in found.of[key]
+            if _counts(found, row) and row.get("segmentation")
+        ]
+    except (LookupError, TypeError, AttributeError) as error:
+        raise CaseError(
+            found.path / f"image {key}",
+            "annotations have COCO's fields",
+            expected="category_id and segmentation; or file_name and segments_info, each of these "
+            "with id and category_id",
+            got=f"{type(error).__name__}: {error}",
+            fix="mend the annotations, or leave the picture out",
+        ) from error
 
 
 def _counts(found: Annotations, row: Row) -> bool:
@@ -154,7 +200,7 @@ def _segments(
         ids = colors[..., 0] + 256 * (colors[..., 1] + 256 * colors[..., 2])
         check_mask_size(path, ids.astype(np.uint8), shape, "its picture")
         things = (each for each in row["segments_info"] if _counts(found, each))
-        regions += [ids == each["id"] for each in things]
+        regions += [ids == int(each["id"]) for each in things]
     return regions
 
 
@@ -182,13 +228,20 @@ def _region(stored: Any, shape: tuple[int, int], where: Path) -> Bool[np.ndarray
 
 
 def _filled(polygons: list[np.ndarray], shape: tuple[int, int]) -> Bool[np.ndarray, "H W"]:
-    """Pixels inside of any of some polygons.
+    """Pixels inside of any of some polygons; what has less than three corners has no inside.
 
     # differs: pycocotools draws the outline on a grid of five per pixel; an outline's own pixels
     may count here that do not there.
+
+    Raises:
+        ValueError: a corner is far outside of any picture, or no number.
     """
     mask = np.zeros(shape, np.uint8)
     for polygon in polygons:
+        if not (np.abs(polygon) <= MAX_PIXELS).all():  # so is no NaN
+            raise ValueError(f"corners that are no places in a picture: {polygon[:4].tolist()}")
+        if len(polygon) < 3:
+            continue
         # COCO's corners count from the picture's corner, OpenCV's from the first pixel's middle.
         corners = np.rint((polygon - 0.5) * (1 << SUBPIXEL)).astype(np.int32)
         cv2.fillPoly(mask, [corners], 1, shift=SUBPIXEL)

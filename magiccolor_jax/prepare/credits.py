@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from magiccolor_jax.data.listing import some_names
-from magiccolor_jax.data.records import PROVENANCE, Provenance, names_licence
+from magiccolor_jax.data.records import NO_LICENCES, PROVENANCE, Provenance, names_licence
 
 CREATIVE_COMMONS = re.compile(r"creativecommons\.org/(licenses|publicdomain)/([a-z-]+)/([0-9.]+)")
 
@@ -46,7 +46,7 @@ def read_credits(given: Mapping[str, str], path: Path | None) -> Credits:
     if path is None:
         return Credits(said, {})
     try:
-        rows: Any = json.loads(path.read_text())
+        rows: Any = json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path}: must be JSON: {error}; mend it") from None
     form = '{"NAME or FOLDER": {"source": "..", "author": "..", "licence": "..", "note": ".."}}'
@@ -60,7 +60,10 @@ def read_credits(given: Mapping[str, str], path: Path | None) -> Credits:
 
 
 def spdx_of(text: str) -> str:
-    """The SPDX id of a licence's address, or a LicenseRef of its name; empty for an empty text."""
+    """The SPDX id of a licence's address, or a LicenseRef of its name; empty where it
+    says nothing."""
+    if text.strip().lower() in NO_LICENCES:
+        return ""
     found = CREATIVE_COMMONS.search(text.lower())
     if found is None:
         plain = re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")

@@ -87,6 +87,27 @@ def test_several_polygons_are_one_instance(tmp_path):
     assert (found & LEFT).any() and (found & RIGHT).any()
 
 
+def test_a_thing_inside_of_another_is_one(tmp_path):
+    inner = block_mask(SHAPE, 30, 20, 49, 39) > 0
+    found = masks_of(write(tmp_path, [annotation(1, packed(inner)), annotation(2, packed(LEFT))]))
+    np.testing.assert_array_equal(found, [LEFT, inner])
+
+
+def test_two_corners_have_no_inside(tmp_path):
+    (found,) = masks_of(
+        write(tmp_path, [annotation(1, [[], [99, 9, 150, 80], polygon(20, 10, 59, 49)])])
+    )
+    assert not found[:, 60:].any() and (found & LEFT).any()
+
+
+@pytest.mark.parametrize("size", [(320, 192), (96, 160)], ids=["scaled", "turned"])
+def test_pictures_of_another_size_than_was_annotated(tmp_path, size):
+    image = dict(zip(("width", "height"), size, strict=True))
+    path = write(tmp_path, [annotation(1, [polygon(20, 10, 59, 49)])], image=image)
+    with pytest.raises(CaseError, match=rf"expected {size[0]} x {size[1]}, got 160 x 96; give the"):
+        masks_of(path)
+
+
 def test_crowds_specks_and_unknown_categories_are_left_out(tmp_path):
     rows = [
         annotation(1, packed(LEFT)),
@@ -136,6 +157,8 @@ def test_a_licence_of_each_picture(tmp_path):
         ({"size": [96, 160], "counts": "x"}, "its string is COCO's|its string is whole"),
         ([[1, 2, 3]], "annotation 1: a segmentation is COCO's"),
         ("none", "annotation 1: a segmentation is COCO's"),
+        ([[float("nan")] * 6], "annotation 1: a segmentation .* got corners that are no places"),
+        ([[1e12, 0, 1e12, 9, 0, 9]], "annotation 1: a segmentation .* got corners that are no"),
         ([polygon(2, 2, 5, 5)], "an annotated picture has instances: expected a thing of 1.00%"),
     ],
 )
@@ -143,6 +166,37 @@ def test_bad_annotations(tmp_path, segmentation, message):
     (unit,) = coco_units(write(tmp_path, [annotation(1, segmentation)]), Folders(), CONFIG, ORIGIN)
     with pytest.raises(CaseError, match=message):
         unit.read()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"category_id": []},
+        {"segments_info": []},
+        {"segments_info": [{"category_id": 1}], "file_name": "a.png"},
+    ],
+)
+def test_annotations_without_their_fields(tmp_path, more):
+    path = write(tmp_path, [annotation(1, [polygon(20, 10, 59, 49)], **more)])
+    save(path.with_suffix("") / "a.png", frame([]))
+    (unit,) = coco_units(path, Folders(), CONFIG, ORIGIN)
+    with pytest.raises(CaseError, match="image 7: annotations have COCO's fields: expected cat"):
+        unit.read()
+
+
+def test_ids_that_do_not_tell_pictures(tmp_path):
+    path = write(tmp_path, [annotation(1, packed(LEFT), image_id=9)])
+    with pytest.raises(ValueError, match="got 2 pictures, and annotations of none of them"):
+        coco_units(path, Folders(), CONFIG, ORIGIN)
+    path = write(tmp_path, [annotation(1, packed(LEFT), image_id=8)], image={"id": 8})
+    with pytest.raises(ValueError, match="got several pictures with the id 8"):
+        coco_units(path, Folders(), CONFIG, ORIGIN)
+
+
+def test_a_byte_order_mark_is_none_of_the_text(tmp_path):
+    path = write(tmp_path, [annotation(1, packed(LEFT))])
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert len(masks_of(path)) == 1
 
 
 @pytest.mark.parametrize("content", ["[", "[]", '{"images": []}', '{"images": [{}]}'])

@@ -30,6 +30,8 @@ def test_the_nearest_word_counts(tmp_path):
         ("MIT", "MIT"),
         ("United States Government Work", "LicenseRef-United-States-Government-Work"),
         ("", ""),
+        ("Unknown", ""),
+        ("none", ""),
     ],
 )
 def test_spdx(text, expected):
