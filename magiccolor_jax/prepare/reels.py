@@ -153,7 +153,7 @@ class VideoReel:
         return frame.pts
 
     def _frame(self, frame: Any, key: int, stream: Any) -> Frame:
-        """A frame with square pixels."""
+        """A frame with square pixels, upright."""
         unsaid = frame.colorspace not in (1, 4, 5, 6, 7, 9, 10)
         high = unsaid and frame.height >= HIGH_DEFINITION
         picture = frame.to_ndarray(format="rgb24", src_colorspace="ITU709" if high else None)
@@ -161,6 +161,7 @@ class VideoReel:
         if aspect != 1:
             size = max(round(frame.width * aspect), 1), frame.height
             picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        picture = np.rot90(picture, round(frame.rotation / 90))
         seconds = float(key * stream.time_base)
         name = f"{round(1000 * seconds):08}"
         return Frame(name, self._path, np.ascontiguousarray(picture), f"frame at {seconds:.3f} s")
@@ -188,7 +189,9 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
         return CaseError(path, rule, expected, got, "write the file anew, or leave it out")
 
     try:
-        with av.open(str(path)) as container:
+        # A whole path, for FFmpeg takes what stands before a colon for a protocol. Titles may be in
+        # any encoding, and nobody reads them.
+        with av.open(str(path.absolute()), metadata_errors="replace") as container:
             if not container.streams.video:
                 raise fail("no stream of pictures")
             stream = container.streams.video[0]

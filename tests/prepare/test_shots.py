@@ -1,5 +1,7 @@
 """Cuts, frames that are alike, black borders: on drawn frames, and through a codec."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from oracles.drawn_clips import NIGHT, RED, SHAPE, frame, shot, write_film, write_video
@@ -97,6 +99,39 @@ def test_pixels_become_square(tmp_path):
     reel = VideoReel(path)
     keys = [key for key, _ in reel.glances()]
     assert reel.read(keys[:1])[0].picture.shape == (96, 213, 3)
+
+
+def test_frames_stand_upright(tmp_path):
+    """As the file says: phones turn the picture, not its pixels."""
+    path, one = write_video(tmp_path / "film.mp4", shot(3)), 1 << 16
+    matrix = np.array([0, one, 0, -one, 0, 0, 0, 0, one << 14], ">i4").tobytes()  # clockwise
+    content = path.read_bytes()
+    at = content.index(b"tkhd") + 44
+    path.write_bytes(content[:at] + matrix + content[at + len(matrix) :])
+    reel = VideoReel(path)
+    (found,) = reel.read([key for key, _ in reel.glances()][:1])
+    assert found.picture.shape == (160, 96, 3)
+    assert np.abs(found.picture.astype(int) - np.rot90(shot(1)[0], -1)).mean() < 4
+
+
+def test_a_title_in_another_encoding(tmp_path):
+    import av
+
+    path = tmp_path / "film.mkv"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "TITLE"
+        stream = container.add_stream("mpeg4", rate=24)
+        stream.height, stream.width, stream.pix_fmt = *SHAPE, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(frame([]), format="rgb24")))
+        container.mux(stream.encode())
+    path.write_bytes(path.read_bytes().replace(b"TITLE", b"\x83^\x83C\xff"))
+    assert len(list(VideoReel(path).glances())) == 1
+
+
+def test_a_colon_in_a_name(tmp_path, monkeypatch):
+    write_video(tmp_path / "Re:Take 1.mp4", shot(2))
+    monkeypatch.chdir(tmp_path)
+    assert len(list(VideoReel(Path("Re:Take 1.mp4")).glances())) == 2
 
 
 def test_bad_video_is_told(tmp_path):
