@@ -208,6 +208,9 @@ def _reading(path: Path, data: bytes | None = None) -> Iterator[None]:
     except BOMBS as error:
         raise _too_large(path, str(error)) from error
     except DECODER_ERRORS as error:
+        if isinstance(error, OSError) and error.strerror:  # the system's; Pillow's have none
+            rule, fix = "a picture can be read", "check the path and its permissions"
+            raise CaseError(path, rule, "a file that may be read", error.strerror, fix) from error
         empty = path.is_file() and path.stat().st_size == 0 if data is None else not data
         raise CaseError(
             path,

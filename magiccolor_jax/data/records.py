@@ -92,7 +92,16 @@ def encode_record(scene: Scene, provenance: Provenance) -> bytes:
         "views": [[_pack_view(view) for view in views] for views in scene.views],
         "provenance": provenance._asdict(),
     }
-    data: bytes = msgpack.Packer().pack(record)
+    try:
+        data: bytes = msgpack.Packer().pack(record)
+    except UnicodeEncodeError as error:
+        raise CaseError(
+            scene.path,
+            "a record's name and origin are Unicode",
+            expected="names of files in UTF-8",
+            got=ascii(error.object),
+            fix="rename the file or its folder",
+        ) from error
     decode_record(data, scene.path)
     return data
 

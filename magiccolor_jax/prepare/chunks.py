@@ -46,7 +46,7 @@ def split_of(clip: str, share: float, seed: int) -> str:
     Args:
         share: of the clips that are held out, 0..1.
     """
-    digest = hashlib.sha256(f"{seed} {clip}".encode()).digest()
+    digest = hashlib.sha256(f"{seed} {clip}".encode(errors="surrogatepass")).digest()
     return HELD_OUT if int.from_bytes(digest[:8]) < share * 2**64 else TRAIN
 
 

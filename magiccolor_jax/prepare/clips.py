@@ -50,8 +50,8 @@ class Surveyor:
 
     def __call__(self, clip: Clip) -> Survey:
         """The survey of a clip; one that cannot be read has no shots."""
-        name = hashlib.sha256(f"{clip.kind} {clip.name}".encode()).hexdigest()[:24]
-        path = self._kept / f"{name}.json"
+        text = f"{clip.kind} {clip.name}".encode(errors="surrogatepass")
+        path = self._kept / f"{hashlib.sha256(text).hexdigest()[:24]}.json"
         if path.is_file():
             return _stored(path)
         try:
