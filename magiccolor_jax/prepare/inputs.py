@@ -15,7 +15,14 @@ from magiccolor_jax.data.folders import (
     Triplets,
     has_masks,
 )
-from magiccolor_jax.data.listing import contents, files_below, is_picture, pictures_in, walk
+from magiccolor_jax.data.listing import (
+    contents,
+    digest,
+    files_below,
+    is_picture,
+    pictures_in,
+    walk,
+)
 from magiccolor_jax.data.pairs import LeftPairs, RightPairs, SidePairs
 from magiccolor_jax.data.pictures import CaseError, read_picture
 from magiccolor_jax.data.scenes import Scene, Source
@@ -58,20 +65,62 @@ def list_inputs(texts: Sequence[str], around: Around) -> tuple[Listed, str]:
     for text in texts:
         kind, path = _told(text, around.out)
         listed += KINDS[kind](path, around)
-        marks.append(sha256_of(path) if path.suffix.lower() == ".json" else "")
+        marks.append(sha256_of(path) if kind == "coco" else "")
     twice = [name for name, count in Counter(each.name for each in listed).items() if count > 1]
     if twice:
         raise ValueError(
             f"records are named after their files, below the input: expected each name once, got "
             f"{', '.join(twice[:5])} twice; give a folder above both, or use another --out"
         )
-    marks += [f"{each.kind} {each.name} {_size(each.path)}" for each in listed]
-    return listed, "\n".join(marks)
+    marks += [f"{each.kind} {each.name} {mark_of(each.path, around.out)}" for each in listed]
+    return _once(listed), "\n".join(marks)
 
 
-def _size(path: Path) -> int:
-    """Of a file; 0 for a folder, and where there is nothing."""
-    return path.stat().st_size if path.is_file() else 0
+def _once(listed: Listed) -> Listed:
+    """Each file under its first name. Under another, where inputs overlap or a link leads to it, it
+    is left out, for it could be held out and trained on at the same time."""
+    names: dict[Path, str] = {}
+    found: Listed = []
+    for each in listed:
+        first = names.setdefault(each.path.resolve(), each.name)
+        if first != each.name:
+            read = functools.partial(_again, each.path, first)
+            each = Unit(each.name, each.name, each.kind, each.path, 1, each.provenance, read)
+        found.append(each)
+    return found
+
+
+def _again(path: Path, first: str) -> Group:
+    """Raises CaseError: a file has been read under another name."""
+    raise CaseError(
+        path,
+        "a file is read once",
+        expected="one that no other input or link leads to",
+        got=f"the same as {first}",
+        fix="nothing is to be done, unless this is the name that it should have",
+    )
+
+
+def mark_of(path: Path, out: Path) -> str:
+    """Tells a file from others by its size, and a folder by its pictures' names and sizes.
+
+    Args:
+        out: nothing below counts.
+    """
+    if path.is_file():
+        return str(path.stat().st_size)
+    marks: list[str] = []
+
+    def collect(folder: Path, entries: Sequence[Path]) -> bool:
+        if folder.resolve() == out.resolve():
+            return True
+        files = (entry for entry in entries if is_picture(entry) and entry.is_file())
+        marks.extend(f"{file.relative_to(path)} {file.stat().st_size}" for file in files)
+        return False
+
+    for _ in walk(path, collect):
+        pass
+    return digest(marks)
 
 
 def _told(text: str, out: Path) -> tuple[str, Path]:
@@ -168,15 +217,15 @@ def _videos(root: Path, around: Around) -> Listed:
 
 
 def _frames(root: Path, around: Around) -> Listed:
-    """A clip for each folder with pictures; raises ValueError where there is none."""
-    folders: dict[Path, list[Path]] = {}
-    for file in _outside(files_below(root, is_picture), around.out):
-        folders.setdefault(file.parent, []).append(file)
+    """A clip for each folder with pictures; raises ValueError where there is none, or two of a
+    folder have one name."""
+    files = _outside(files_below(root, is_picture), around.out)
     found: Listed = []
-    for folder, files in folders.items():
+    for folder in dict.fromkeys(file.parent for file in files):
         name = _named(root, folder)
         origin = around.credits.of(name, str(folder))
-        found.append(Clip(name, "frames", folder, origin, FolderReel(files)))
+        reel = FolderReel([*pictures_in(folder).values()])
+        found.append(Clip(name, "frames", folder, origin, reel))
     return found or _nothing(root, "folders of pictures")
 
 
@@ -276,8 +325,7 @@ def _still(name: str, scene: Scene) -> Still:
 
 def _coco(path: Path, around: Around) -> Listed:
     """A unit for each picture with annotations."""
-    units: Listed = [*coco_units(path, around.folders, around.objects, around.credits)]
-    return units or _nothing(path, "pictures with annotations")
+    return [*coco_units(path, around.folders, around.objects, around.credits)]
 
 
 def _nothing(root: Path, expected: str) -> Listed:

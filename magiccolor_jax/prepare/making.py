@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from magiccolor_jax.data.cases import MASK_MIDDLE, owned_pixels
-from magiccolor_jax.data.listing import pictures_in
+from magiccolor_jax.data.listing import contents, pictures_in, some_names
 from magiccolor_jax.data.pictures import (
     PICTURE_SUFFIXES,
     CaseError,
@@ -22,12 +22,16 @@ from magiccolor_jax.data.shards import Packed, pack
 from magiccolor_jax.data.transforms import WHITE, Mask, Picture, mask_box
 from magiccolor_jax.files import is_disk_full
 from magiccolor_jax.lineart.method import LineArt
+from magiccolor_jax.prepare.clips import Clip
 from magiccolor_jax.prepare.matching import Look, Seen
 from magiccolor_jax.prepare.pictures import FAILURES
 from magiccolor_jax.prepare.segmenting import Cutter
 from magiccolor_jax.prepare.stills import Bad, Group, Still, Unit, shrunk
 
 GIVEN = "given"
+
+SUFFIXES = sorted({each for suffix in PICTURE_SUFFIXES for each in (suffix, suffix.upper())})
+"""Of sketches that are given; a folder of many is not listed for each."""
 
 MARGIN = 8
 """Pixels of its picture around an instance's box that a view keeps."""
@@ -38,6 +42,26 @@ class Given(NamedTuple):
 
     masks: Path | None = None
     sketches: Path | None = None
+
+
+def check_given(given: Given, listed: Sequence[Unit | Clip]) -> None:
+    """Raises ValueError where nothing in a folder that is given is called after an input's picture
+    or clip; COCO's panoptic PNGs, which --masks names too, have names of their own."""
+    panoptic = any(each.kind == "coco" for each in listed)
+    if given.masks and not panoptic and not any((given.masks / n.name).is_dir() for n in listed):
+        raise _unnamed("--masks", given.masks, "NAME/1.png", listed)
+    # Of a clip there is a folder of sketches.
+    places = [given.sketches / each.name for each in listed] if given.sketches else []
+    if given.sketches and not any(place.is_dir() or _sketch_file(place) for place in places):
+        raise _unnamed("--sketches", given.sketches, "NAME.png", listed)
+
+
+def _unnamed(flag: str, folder: Path, form: str, listed: Sequence[Unit | Clip]) -> ValueError:
+    names = some_names([each.name for each in listed])
+    return ValueError(
+        f"{flag} {folder}: what is given is called after its picture: expected {form} for a NAME "
+        f"of {names}, got {contents(folder)}; give the folder in which they are, or no {flag}"
+    )
 
 
 class Made(NamedTuple):
@@ -112,8 +136,7 @@ class Maker:
             still = still._replace(masks=tuple(found) or None)
         place = self._given.sketches and self._given.sketches / still.name
         if place and still.lines is None:
-            files = (place.with_name(place.name + suffix) for suffix in sorted(PICTURE_SUFFIXES))
-            file = next(filter(Path.is_file, files), None)
+            file = _sketch_file(place)
             still = still if file is None else still._replace(lines=_sketch(file, still))
         return still
 
@@ -195,6 +218,12 @@ def _view(picture: Picture, mask: Mask) -> View:
         slice(max(left - MARGIN, 0), right + 1 + MARGIN),
     )
     return View(np.ascontiguousarray(picture[at]), np.ascontiguousarray(mask[at]))
+
+
+def _sketch_file(place: Path) -> Path | None:
+    """The picture that has this path without its suffix."""
+    files = (place.with_name(place.name + suffix) for suffix in SUFFIXES)
+    return next(filter(Path.is_file, files), None)
 
 
 def _sketch(file: Path, still: Still) -> Picture:

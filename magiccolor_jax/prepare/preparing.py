@@ -36,10 +36,11 @@ from magiccolor_jax.prepare.clips import Clip, Surveyor, clip_units
 from magiccolor_jax.prepare.coco import Folders
 from magiccolor_jax.prepare.credits import check_credits, read_credits
 from magiccolor_jax.prepare.extracting import XDOG, load_extractor
-from magiccolor_jax.prepare.gallery import write_gallery
-from magiccolor_jax.prepare.inputs import KINDS, Around, Listed, list_inputs
-from magiccolor_jax.prepare.making import Given, Made, Maker
+from magiccolor_jax.prepare.gallery import PAGE, write_gallery
+from magiccolor_jax.prepare.inputs import KINDS, Around, Listed, list_inputs, mark_of
+from magiccolor_jax.prepare.making import Given, Made, Maker, check_given
 from magiccolor_jax.prepare.matching import by_colors, by_dinov2
+from magiccolor_jax.prepare.pictures import open_output
 from magiccolor_jax.prepare.segmenting import Cutter
 from magiccolor_jax.prepare.shots import ShotConfig
 from magiccolor_jax.prepare.stills import Bad, Unit
@@ -48,7 +49,7 @@ from magiccolor_jax.sampling.outputs import hash_model
 from magiccolor_jax.sampling.pipeline import threaded_map
 from magiccolor_jax.segment.objects import ObjectConfig
 
-VERSION = 1
+VERSION = 2
 """Of what the same inputs and settings give."""
 
 JOB, WORK, SURVEYS = "prepare.json", "work", "surveys"
@@ -89,7 +90,10 @@ def run(args: PrepareArgs, line_model: Path | None, console: Console) -> int:
     around = Around(args.out, credits, Folders(args.images, args.masks), objects)
     listed, contents = list_inputs(args.inputs, around)
     check_credits({each.name: each.provenance for each in listed})
-    args.out.mkdir(parents=True, exist_ok=True)
+    check_given(Given(args.masks, args.sketches), listed)
+    given_too = (mark_of(path, args.out) for path in (args.masks, args.sketches) if path)
+    contents = "\n".join([contents, *given_too])
+    open_output(args.out)
     with locked(args.out / ".lock", "preparation"):
         made_by = _made_by(args, line_model, contents)
         if not _begin(args.out, made_by):
@@ -125,7 +129,8 @@ def _check_folder(out: Path) -> None:
     """Raises ValueError where something else than a preparation stands at the place of results."""
     if not out.exists() or (out / JOB).is_file():
         return
-    if not out.is_dir() or any(path.name != ".lock" for path in out.iterdir()):
+    begun = (".lock", f".{JOB}.")
+    if not out.is_dir() or not all(path.name.startswith(begun) for path in out.iterdir()):
         raise ValueError(
             f"{out}: expected a new folder, or one of an earlier `magiccolor prepare` "
             f"({JOB}), got another; choose another --out"
@@ -171,7 +176,7 @@ def _begin(out: Path, made_by: dict[str, Any]) -> bool:
     differ = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
     if differ:
         said = [
-            "other files in the inputs now"
+            "other files in the inputs, --masks or --sketches now"
             if name == "contents"
             else f"{name}: {before.get(name)!r} then, {now.get(name)!r} now"
             for name in differ
@@ -192,8 +197,20 @@ def _write_job(out: Path, made_by: dict[str, Any], *, finished: bool) -> None:
 
 
 def _tell_end(out: Path, console: Console) -> int:
-    """Says what is there; how many were left out."""
-    found = json.loads((out / STATISTICS).read_text())
+    """Says what is there; how many were left out.
+
+    Raises:
+        ValueError: what was finished is not there any more.
+    """
+    names, found = [STATISTICS, PAGE], {}
+    if (out / STATISTICS).is_file():
+        found = json.loads((out / STATISTICS).read_text())
+        names += [split for split in (TRAIN, HELD_OUT) if found[split]["records"]]
+    if gone := [name for name in names if not (out / name).exists()]:
+        raise ValueError(
+            f"{out}: what was finished is kept: expected {', '.join(names)}, got no "
+            f"{', '.join(gone)}; put it back, or choose another --out"
+        )
     sizes = ", ".join(f"{found[split]['records']} {split}" for split in (TRAIN, HELD_OUT))
     said = f"{sizes}, {found['skipped']} left out -> {out}/index.html"
     console.print(said, markup=False, soft_wrap=True)

@@ -1,6 +1,7 @@
 """`magiccolor prepare` from the command line: every kind of input, and errors."""
 
 import json
+import os
 import sys
 
 import numpy as np
@@ -180,6 +181,33 @@ def test_masks_and_sketches_that_are_given(tmp_path):
     assert "a mask has the size of its picture" in skipped(tmp_path / "out")["2"]
 
 
+def test_a_sketch_may_end_in_capitals(tmp_path):
+    folder, lines = write_pictures(tmp_path / "in", 1), np.full((96, 160, 3), 255, np.uint8)
+    lines[50] = 0
+    save(tmp_path / "lines/0.PNG", lines)
+    given = ("--sketches", tmp_path / "lines")
+    assert prepare(folder, "--out", tmp_path / "out", *ORIGIN, *ALL, *given) == 1
+    np.testing.assert_array_equal(records(tmp_path / "out")["0"].scene.lines, lines)
+
+
+def test_names_that_are_no_text(tmp_path):
+    folder = write_pictures(tmp_path / "in", 2)
+    strange = os.fsencode(folder) + b"/\xff.png"
+    os.rename(folder / "1.png", strange)
+    assert prepare(folder, "--out", tmp_path / "out", *ORIGIN, *ALL) == 1
+    assert list(records(tmp_path / "out")) == ["0"]
+    reason = skipped(tmp_path / "out")["\udcff"]
+    assert "a record's name and origin are Unicode" in reason and "rename the file" in reason
+
+
+def test_frames_of_one_name(tmp_path, capsys):
+    for suffix in ("png", "jpg"):
+        save(tmp_path / f"in/clip/0.{suffix}", frame([]))
+    assert prepare(f"frames:{tmp_path / 'in'}", "--out", tmp_path / "out", *ORIGIN) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "expected one picture called 0.*, got 0.jpg and 0.png" in said
+
+
 def test_masks_part_at_the_higher_id(tmp_path):
     save(tmp_path / "in/a.png", frame([((40, 48), RED)]))
     large, small = np.zeros((2, 96, 160), np.uint8)
@@ -241,6 +269,12 @@ def test_large_pictures_are_shrunk(tmp_path):
         (("{in}", "--dinov2", "{in}"), "config.json"),
         (("{in}", "--method", "anime2sketch"), "expected --model netG.pth"),
         (("{in}", "--out", "{in}"), "expected a new folder, or one of an earlier"),
+        (
+            ("{in}", "--masks", "{in}"),
+            "in: what is given is called after its picture: .* NAME/1.png",
+        ),
+        (("{in}", "--sketches", "{both}/.."), "expected NAME.png for a NAME of 0, 1, broken, got"),
+        (("{in}", "--out", "{in}/0.png/x"), "0.png/x: results are written there: expected a fold"),
         (("{white}",), "expected at least one picture that can be prepared, got 1 that cannot"),
         (("{in}/0.png", "--credits", "{in}/0.png"), "0.png"),
     ],

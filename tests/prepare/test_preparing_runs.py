@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from oracles import prepare_once
+from oracles.case_folders import block_mask, save
 from oracles.drawn_clips import (
     NIGHT,
     shot,
@@ -21,6 +22,7 @@ from oracles.training import SMALL_SIZES
 from magiccolor_jax.data import shards
 from magiccolor_jax.data.samples import Maker, Play
 from magiccolor_jax.data.sources import open_source
+from magiccolor_jax.prepare import preparing
 from magiccolor_jax.prepare.chunks import split_of
 from magiccolor_jax.recipe import Recipe
 
@@ -155,13 +157,59 @@ def test_what_is_finished_is_kept(mixed, whole, capsys):
     assert "side: 1024 then, 100 now; run that command, or choose another --out" in said
 
 
-def test_other_files_are_not_mixed_in(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("kind", "changed"),
+    [
+        ("pictures", "in/2.png"),
+        ("frames", "in/2.png"),
+        ("pictures", "masks/0/2.png"),
+        ("pictures", "lines/1.png"),
+    ],
+)
+def test_other_files_are_not_mixed_in(tmp_path, capsys, kind, changed):
     folder = write_pictures(tmp_path / "in", 2)
-    assert prepare(folder, "--out", tmp_path / "out", *ORIGIN) == 1
-    write_pictures(folder, 3)
-    assert prepare(folder, "--out", tmp_path / "out", *ORIGIN) == 1
+    clip = "in" if kind == "frames" else ""
+    mask, lines = block_mask((96, 160), 9, 9, 50, 60), np.full((96, 160, 3), 255, np.uint8)
+    save(tmp_path / "masks" / clip / "0/1.png", mask)
+    save(tmp_path / "lines" / clip / "0.png", lines)
+    words = (f"{kind}:{folder}", "--out", tmp_path / "out", *ORIGIN, "--stride", 1)
+    given = ("--masks", tmp_path / "masks", "--sketches", tmp_path / "lines")
+    assert prepare(*words, *given) == 1
+    save(tmp_path / changed, mask)
+    assert prepare(*words, *given) == 1
     said = " ".join(capsys.readouterr().err.split())
-    assert "got other files in the inputs now; run that command, or choose another" in said
+    assert "got other files in the inputs, --masks or --sketches now; run that command" in said
+
+
+def test_a_file_is_read_once(tmp_path):
+    """Under two names it could be in both splits."""
+    deep = write_pictures(tmp_path / "in/deep", 2)
+    (deep / "broken.png").unlink()
+    (deep / "link.png").symlink_to(deep / "1.png")
+    assert prepare(tmp_path / "in", deep, "--out", tmp_path / "out", *ORIGIN, *ALL) == 1
+    assert list(records(tmp_path / "out")) == ["deep/0", "deep/1"]
+    left = skipped(tmp_path / "out")
+    assert list(left) == ["deep/link", "0", "1", "link"]
+    assert "link.png: a file is read once: expected one that no other" in left["deep/link"]
+    assert "got the same as deep/0" in left["0"]
+
+
+def test_a_run_that_was_killed_as_it_began(tmp_path):
+    folder, out = write_pictures(tmp_path / "in", 2), tmp_path / "out"
+    out.mkdir()
+    (out / ".lock").touch()
+    (out / f".{preparing.JOB}.abc.tmp").touch()
+    assert prepare(folder, "--out", out, *ORIGIN, *ALL) == 1
+    assert list(records(out)) == ["0", "1"] and not list(out.glob("*.tmp"))
+
+
+def test_what_was_finished_and_removed_is_told(tmp_path, capsys):
+    folder, out = write_pictures(tmp_path / "in", 2), tmp_path / "out"
+    assert prepare(folder, "--out", out, *ORIGIN, *ALL) == 1
+    (out / "train").rename(tmp_path / "elsewhere")
+    assert prepare(folder, "--out", out, *ORIGIN, *ALL) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "what was finished is kept: expected statistics.json, index.html, train, got no" in said
 
 
 def test_results_below_the_inputs_are_no_inputs(tmp_path):
@@ -189,8 +237,6 @@ def test_a_full_disk_stops_the_run(tmp_path, monkeypatch, capsys):
 
 
 def test_a_damaged_shard_is_made_again(tmp_path, monkeypatch):
-    from magiccolor_jax.prepare import preparing
-
     folder = write_pictures(tmp_path / "in", 4)
     words = (folder, *ORIGIN, *ALL, "--records-per-shard", 2)
 
