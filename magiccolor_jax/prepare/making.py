@@ -147,7 +147,7 @@ class Maker:
             CaseError: there are none.
         """
         if still.masks is not None:
-            found, how = still if still.views else _parted(still), GIVEN
+            found, how = _seen_ones(still) if still.views else _parted(still), GIVEN
         else:
             with self._device:
                 cut = self._cutter(still.name, still.picture, still.alpha)
@@ -206,6 +206,14 @@ def _parted(still: Still) -> Still:
     owned = owned_pixels(still.masks) if still.masks else []
     masks = (np.where(mask, np.uint8(255), np.uint8(0)) for mask in owned if mask.any())
     return still._replace(masks=tuple(masks))
+
+
+def _seen_ones(still: Still) -> Still:
+    """Without instances of which nothing is left at this size; the others as they are."""
+    pairs = zip(still.masks or (), still.views, strict=True)
+    seen = [(mask, views) for mask, views in pairs if (mask > MASK_MIDDLE).any()]
+    masks, views = (tuple(column) for column in zip(*seen, strict=True)) if seen else ((), ())
+    return still._replace(masks=masks, views=views)
 
 
 def _view(picture: Picture, mask: Mask) -> View:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import UInt8
 
 from magiccolor_jax.data.cases import MASK_MIDDLE
 from magiccolor_jax.data.records import Provenance
@@ -85,7 +86,7 @@ def shrunk(still: Still, side: int) -> Still:
     def small(array: np.ndarray) -> np.ndarray:
         return np.rint(resize(array, *shape)).astype(np.uint8)
 
-    def small_mask(mask: Mask) -> Mask:
+    def small_mask(mask: Mask) -> UInt8[np.ndarray, "h w"]:
         return np.where(resize(mask, *shape) > MASK_MIDDLE, np.uint8(255), np.uint8(0))
 
     return still._replace(
