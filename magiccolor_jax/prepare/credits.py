@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -28,11 +28,20 @@ class Credits(NamedTuple):
             path: its source, where no other is known.
             own: fields that the input knows.
         """
-        parts = [name, *(parent.as_posix() for parent in PurePosixPath(name).parents)]
-        row = next((self.table[part] for part in parts if part in self.table), {})
+        row = next((self.table[part] for part in _above(name) if part in self.table), {})
         known = {key: text for key, text in (own or {}).items() if text}
         filled = {"source": path, "author": "", "licence": "", "note": ""}
         return Provenance(**(filled | dict(self.given) | known | dict(row)))
+
+    def unused(self, names: Iterable[str]) -> list[str]:
+        """Entries of the table that are of none of some names, nor of a folder of theirs."""
+        parts = {part for name in names for part in _above(name)}
+        return [entry for entry in self.table if entry not in parts]
+
+
+def _above(name: str) -> list[str]:
+    """A name, and the folders that it is in."""
+    return [name, *(parent.as_posix() for parent in PurePosixPath(name).parents)]
 
 
 def read_credits(given: Mapping[str, str], path: Path | None) -> Credits:

@@ -70,7 +70,8 @@ def list_inputs(texts: Sequence[str], around: Around) -> tuple[Listed, str]:
     if twice:
         raise ValueError(
             f"records are named after their files, below the input: expected each name once, got "
-            f"{', '.join(twice[:5])} twice; give a folder above both, or use another --out"
+            f"{', '.join(twice[:5])} twice; rename one, give a folder above both, or use "
+            "another --out"
         )
     marks += [f"{each.kind} {each.name} {mark_of(each.path, around.out)}" for each in listed]
     return _once(listed), "\n".join(marks)

@@ -20,6 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from magiccolor_jax.data.listing import some_names
 from magiccolor_jax.files import atomic_file, locked, remove_rests, sha256_of
 from magiccolor_jax.prepare.arguments import PrepareArgs, SegmentArgs
 from magiccolor_jax.prepare.chunks import (
@@ -88,8 +89,15 @@ def run(args: PrepareArgs, line_model: Path | None, console: Console) -> int:
     given = {"licence": args.licence, "author": args.author, "source": args.source}
     credits = read_credits(given, args.credits)
     around = Around(args.out, credits, Folders(args.images, args.masks), objects)
-    listed, contents = list_inputs(args.inputs, around)
-    check_credits({each.name: each.provenance for each in listed})
+    with console.status("looking through the inputs"):
+        listed, contents = list_inputs(args.inputs, around)
+    origins = {each.name: each.provenance for each in listed}
+    check_credits(origins)
+    if unused := credits.unused(origins):
+        said = (
+            f"{args.credits}: of nothing in the inputs: {some_names(unused)}; a name has no suffix"
+        )
+        console.print(said, markup=False, soft_wrap=True)
     check_given(Given(args.masks, args.sketches), listed)
     given_too = (mark_of(path, args.out) for path in (args.masks, args.sketches) if path)
     contents = "\n".join([contents, *given_too])

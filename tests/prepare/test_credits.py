@@ -19,6 +19,7 @@ def test_the_nearest_word_counts(tmp_path):
     own = {"licence": "CC-BY-4.0", "source": "", "author": "C"}
     assert credits.of("x", "p", own) == ("p", "C", "CC-BY-4.0", "")
     assert credits.of("a/1", "p", own).author == "B"
+    assert credits.unused(["a/1", "x"]) == ["a/deep/2"] and credits.unused(["a/deep/2"]) == []
 
 
 @pytest.mark.parametrize(

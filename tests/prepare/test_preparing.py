@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from oracles.case_folders import save
+from oracles.case_folders import block_mask, save
 from oracles.drawn_clips import (
     BLUE,
     GREEN,
@@ -162,6 +162,18 @@ def test_cases_and_training_folders(tmp_path):
     assert found["a"].scene.lines.min() == 255 and found["b"].scene.lines.min() < 255
 
 
+def test_credits_of_nothing_are_told(tmp_path, capsys):
+    folder = write_pictures(tmp_path / "in", 2)
+    (tmp_path / "credits.json").write_text('{"1.png": {"author": "B"}, "0": {"author": "C"}}')
+    words = ("--credits", tmp_path / "credits.json")
+    assert prepare(folder, "--out", tmp_path / "out", *ORIGIN, *ALL, *words) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "credits.json: of nothing in the inputs: 1.png; a name has no suffix" in said
+    assert [found.provenance.author for found in records(tmp_path / "out").values()] == [
+        *("C", "A. Painter")
+    ]
+
+
 def test_masks_and_sketches_that_are_given(tmp_path):
     folder = write_pictures(tmp_path / "in", 3)
     mask = np.zeros((96, 160), np.uint8)
@@ -241,6 +253,16 @@ def test_large_pictures_are_shrunk(tmp_path):
     assert scene.target.shape == scene.lines.shape == (300, 450, 3)
     assert scene.lines.min() < 100
     assert scene.masks[0].shape == (300, 450)
+
+
+def test_a_speck_that_vanishes_is_no_instance(tmp_path):
+    folder = write_picture_folder(tmp_path / "in/a", count=0, views=(1, 2))
+    save(folder / "a.png", frame([((150, 90), RED)], shape=(200, 300), radius=50))
+    save(folder / "masks/mask_1.png", block_mask((200, 300), 7, 7, 7, 7))
+    save(folder / "masks/mask_2.png", block_mask((200, 300), 40, 100, 140, 200))
+    assert prepare(tmp_path / "in", "--out", tmp_path / "out", *ORIGIN, *ALL, "--side", 64) == 0
+    ((scene, _),) = records(tmp_path / "out").values()
+    assert len(scene.masks) == 1 and [len(views) for views in scene.views] == [1]
 
 
 @pytest.mark.parametrize(
