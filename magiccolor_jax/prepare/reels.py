@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
+from jaxtyping import Int32, UInt8
 
 from magiccolor_jax.data.pictures import CaseError, read_picture
 from magiccolor_jax.data.transforms import Picture
@@ -161,10 +162,26 @@ class VideoReel:
         if aspect != 1:
             size = max(round(frame.width * aspect), 1), frame.height
             picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-        picture = np.rot90(picture, round(frame.rotation / 90))
+        if matrix := frame.side_data.get("DISPLAYMATRIX"):
+            picture = _upright(picture, np.frombuffer(matrix, np.int32).reshape(3, 3))
         seconds = float(key * stream.time_base)
         name = f"{round(1000 * seconds):08}"
         return Frame(name, self._path, np.ascontiguousarray(picture), f"frame at {seconds:.3f} s")
+
+
+def _upright(picture: Picture, matrix: Int32[np.ndarray, "3 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    """A picture turned and mirrored as a file of video says.
+
+    Args:
+        matrix: times (column, row) from the left gives the place where a pixel is shown (FFmpeg's
+            libavutil/display.h); quarter turns are all that is looked for.
+    """
+    (a, b, _), (c, d, _), _ = matrix.tolist()
+    lies = abs(b) > abs(a)
+    if lies:
+        picture = picture.transpose(1, 0, 2)
+    left, up = (c < 0, b < 0) if lies else (a < 0, d < 0)
+    return picture[:: -1 if up else 1, :: -1 if left else 1]
 
 
 @contextmanager

@@ -101,17 +101,30 @@ def test_pixels_become_square(tmp_path):
     assert reel.read(keys[:1])[0].picture.shape == (96, 213, 3)
 
 
-def test_frames_stand_upright(tmp_path):
+TURNS = {
+    "clockwise": ((0, 1, -1, 0), lambda picture: np.rot90(picture, -1)),
+    "anticlockwise": ((0, -1, 1, 0), np.rot90),
+    "half": ((-1, 0, 0, -1), lambda picture: picture[::-1, ::-1]),
+    "mirrored": ((-1, 0, 0, 1), lambda picture: picture[:, ::-1]),
+    "transposed": ((0, 1, 1, 0), lambda picture: picture.transpose(1, 0, 2)),
+}
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_frames_stand_upright(tmp_path, turn):
     """As the file says: phones turn the picture, not its pixels."""
     path, one = write_video(tmp_path / "film.mp4", shot(3)), 1 << 16
-    matrix = np.array([0, one, 0, -one, 0, 0, 0, 0, one << 14], ">i4").tobytes()  # clockwise
+    (a, b, c, d), turned = TURNS[turn]
+    rows = [a * one, b * one, 0, c * one, d * one, 0, 0, 0, one << 14]
+    matrix = np.array(rows, ">i4").tobytes()
     content = path.read_bytes()
     at = content.index(b"tkhd") + 44
     path.write_bytes(content[:at] + matrix + content[at + len(matrix) :])
     reel = VideoReel(path)
     (found,) = reel.read([key for key, _ in reel.glances()][:1])
-    assert found.picture.shape == (160, 96, 3)
-    assert np.abs(found.picture.astype(int) - np.rot90(shot(1)[0], -1)).mean() < 4
+    truth = turned(shot(1)[0])
+    assert found.picture.shape == truth.shape
+    assert np.abs(found.picture.astype(int) - truth).mean() < 4
 
 
 def test_a_title_in_another_encoding(tmp_path):
