@@ -37,7 +37,7 @@ from magiccolor_jax.prepare.clips import Clip, Surveyor, clip_units
 from magiccolor_jax.prepare.coco import Folders
 from magiccolor_jax.prepare.credits import check_credits, read_credits
 from magiccolor_jax.prepare.extracting import XDOG, load_extractor
-from magiccolor_jax.prepare.gallery import PAGE, write_gallery
+from magiccolor_jax.prepare.gallery import PAGE, PICTURES, write_gallery
 from magiccolor_jax.prepare.inputs import KINDS, Around, Listed, list_inputs, mark_of
 from magiccolor_jax.prepare.making import Given, Made, Maker, check_given
 from magiccolor_jax.prepare.matching import by_colors, by_dinov2
@@ -251,7 +251,7 @@ class Job:
             OSError: the disk is full; the same command goes on.
         """
         args = self._args
-        for folder in (args.out, self._work, self._work / SURVEYS):
+        for folder in (args.out, args.out / PICTURES, self._work, self._work / SURVEYS):
             remove_rests(folder)
         self._console.print(self._who, markup=False, soft_wrap=True)
         units, surveyed = self._units(listed)

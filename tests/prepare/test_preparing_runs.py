@@ -236,7 +236,7 @@ def test_a_full_disk_stops_the_run(tmp_path, monkeypatch, capsys):
     assert len(records(tmp_path / "out")) + len(records(tmp_path / "out", "held_out")) == 2
 
 
-def test_a_damaged_shard_is_made_again(tmp_path, monkeypatch):
+def test_a_damaged_shard_is_made_again_and_rests_are_removed(tmp_path, monkeypatch):
     folder = write_pictures(tmp_path / "in", 4)
     words = (folder, *ORIGIN, *ALL, "--records-per-shard", 2)
 
@@ -248,5 +248,8 @@ def test_a_damaged_shard_is_made_again(tmp_path, monkeypatch):
     monkeypatch.undo()
     shard = tmp_path / "out" / preparing.WORK / "train-00001.array_record"
     shard.write_bytes(shard.read_bytes()[:-100])
+    rest = tmp_path / "out/sample/.train-000000-0.jpg.abc.tmp"
+    rest.parent.mkdir()
+    rest.touch()
     assert prepare(*words, "--out", tmp_path / "out") == 1
-    assert list(records(tmp_path / "out")) == ["0", "1", "2", "3"]
+    assert list(records(tmp_path / "out")) == ["0", "1", "2", "3"] and not rest.exists()
