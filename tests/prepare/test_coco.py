@@ -28,11 +28,12 @@ def plain(mask):
     """Run lengths as a crowd has them: a list."""
     flat = mask.T.ravel().astype(int)
     ends = np.flatnonzero(np.diff(flat)) + 1
-    return {"size": list(mask.shape), "counts": np.diff([0, *ends, flat.size]).tolist()}
+    return {"size": list(mask.shape), "counts": np.diff(np.array([0, *ends, flat.size])).tolist()}
 
 
 def packed(mask):
     found = rle.encode(mask)
+    assert isinstance(found["counts"], bytes)
     return {"size": found["size"], "counts": found["counts"].decode()}
 
 
@@ -62,7 +63,7 @@ def masks_of(path, folders=None):
     (unit,) = coco_units(path, folders or Folders(), CONFIG, ORIGIN)
     (still,) = unit.read().stills
     assert still.picture.shape == (*SHAPE, 3) and still.name == unit.name == "a"
-    return [mask > 0 for mask in still.masks]
+    return [mask > 0 for mask in still.masks or ()]
 
 
 @pytest.mark.parametrize("form", ["polygon", "runs", "string"])

@@ -44,7 +44,7 @@ def test_pictures(tmp_path, capsys):
     assert origin == ("https://example.org", "A. Painter", "CC0-1.0", "")
     assert scene.target.shape == (96, 160, 3) and len(scene.masks) == 2
     assert {tuple(color(scene.target, mask)) for mask in scene.masks} == {RED, GREEN}
-    assert scene.lines.shape == scene.target.shape
+    assert scene.lines is not None and scene.lines.shape == scene.target.shape
     assert scene.views == ((), ())
     said = " ".join(capsys.readouterr().err.split())
     assert "the classical way" in said and "left out broken" in said and "pictures/s" in said
@@ -159,7 +159,8 @@ def test_cases_and_training_folders(tmp_path):
     assert [len(scene.masks) for scene, _ in found.values()] == [2, 3]
     assert [len(views) for views in found["a"].scene.views] == [1, 1]
     assert [len(views) for views in found["b"].scene.views] == [0, 1, 0]
-    assert found["a"].scene.lines.min() == 255 and found["b"].scene.lines.min() < 255
+    given, drawn = (found[name].scene.lines for name in "ab")
+    assert given is not None and given.min() == 255 and drawn is not None and drawn.min() < 255
 
 
 def test_credits_of_nothing_are_told(tmp_path, capsys):
@@ -250,8 +251,8 @@ def test_large_pictures_are_shrunk(tmp_path):
     save(tmp_path / "in/a.png", frame([((450, 300), RED)], shape=(600, 900), radius=90))
     assert prepare(tmp_path / "in", "--out", tmp_path / "out", *ORIGIN, *ALL, "--side", 450) == 0
     ((scene, _),) = records(tmp_path / "out").values()
+    assert scene.lines is not None and scene.lines.min() < 100
     assert scene.target.shape == scene.lines.shape == (300, 450, 3)
-    assert scene.lines.min() < 100
     assert scene.masks[0].shape == (300, 450)
 
 
@@ -387,8 +388,7 @@ def test_a_training_step(tmp_path, second):
     folder, out = write_clips(tmp_path / "in", 4), tmp_path / "out"
     words = (*ORIGIN, "--stride", 4, "--held-out", 0.4, "--seed", 2)
     assert prepare(folder, "--out", out, *words) == 0
-    sources = {"sources": (f"records:{out}/train",), "validation": (f"records:{out}/held_out",)}
-    data = DataConfig(**sources)
+    data = DataConfig(sources=(f"records:{out}/train",), validation=(f"records:{out}/held_out",))
     write_start(tmp_path / "start")
     stage = replace(small_stage(second), losses=LossConfig(perceptual=0.0, color=0.0))
     config = cheap_run(tmp_path, data=data, stage=stage, steps=1)

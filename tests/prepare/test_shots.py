@@ -28,7 +28,7 @@ def test_a_stride_begins_at_each_cut():
 
 
 def test_a_fast_pan_is_no_cut():
-    stripes = np.tile(np.repeat(np.uint8([0, 200]), 40), 20)
+    stripes = np.tile(np.repeat(np.array([0, 200], np.uint8), 40), 20)
     pan = [
         np.repeat(stripes[None, x : x + 160, None], 90, 0).repeat(3, 2) for x in range(0, 600, 13)
     ]
