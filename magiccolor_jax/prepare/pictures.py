@@ -50,7 +50,7 @@ def name_pictures(paths: Iterable[Path], out: Path, own: Iterable[str]) -> dict[
             if found.setdefault(name, path).resolve() != path.resolve():
                 raise ValueError(
                     f"results are named after their pictures: {found[name]} and {path} would both "
-                    f"be {name}; use different --out folders"
+                    f"be {name}; rename one, or use different --out folders"
                 )
     if not found:
         raise ValueError("no pictures: expected pictures, or folders of them")
