@@ -34,8 +34,9 @@ from magiccolor_jax.training.step import (
     Metrics,
     StepContext,
     TrainState,
+    add_part,
     first_state,
-    step_gradient,
+    no_part,
     step_update,
     train_step,
 )
@@ -147,13 +148,11 @@ class Program:
             donate_argnums=1,
             compiler_options=options,
         )
-        # Muon's update has more operations than the gradient: it is compiled once, not anew for
-        # each shape of batches. The others' gain by one program: gradients need not be kept in f32.
-        self._apart = design.config.optim.kind == "muon"
-        self._gradient = jax.jit(
-            self._run_gradient,
-            out_shardings=(design.shardings.trainable, design.whole),
-            compiler_options=options,
+        self._apart = self._goes_apart()
+        spread = design.shardings.trainable, design.whole
+        self._nothing = jax.jit(self._run_nothing, out_shardings=spread)
+        self._part = jax.jit(
+            self._run_part, out_shardings=spread, donate_argnums=1, compiler_options=options
         )
         self._update = jax.jit(
             partial(step_update, design.context),
@@ -166,10 +165,25 @@ class Program:
         """One step; `state` is given away."""
         if not self._apart:
             return self._step(self.constants, state, batch, self.key)
-        given = self.constants, state.trainable, state.step, batch, self.key
-        gradient, metrics = self._gradient(*given)
+        given = state.trainable, state.step, batch, self.key
+        total = self._nothing(self.constants, *given)
+        for number in range(self.design.config.accumulate):
+            total = self._part(self.constants, total, *given, np.int32(number))
+        gradient, metrics = total
         state, norm = self._update(state, gradient)
         return state, metrics | {"grad_norm": norm}
+
+    def _goes_apart(self) -> bool:
+        """Whether a step is several programs: each part of the batch, and the update.
+
+        Muon's update has more operations than the gradient; apart, it is compiled once, not anew
+        for each shape of batches. On CPU, XLA leaves convolutions' gradients inside of loops as
+        they come, which takes 25 times as long: parts are better not a loop of one program. All
+        others gain by one program: gradients need not be kept in f32.
+        """
+        config = self.design.config
+        in_parts = config.accumulate > 1 and jax.default_backend() == "cpu"
+        return in_parts or config.optim.kind == "muon"
 
     def compile(self, state: TrainState, batch: TrainingBatch) -> jax.stages.Compiled:
         """The step for batches of this shape as one program, to be looked at; called with
@@ -241,10 +255,13 @@ class Program:
         frozen = self.frozen(constants.frozen)
         return train_step(self.design.context, constants.fixed, frozen, state, batch, key)
 
-    def _run_gradient(self, constants, trainable, step, batch, key):
+    def _run_nothing(self, constants, *given):
         frozen = self.frozen(constants.frozen)
-        rest = trainable, step, batch, key
-        return step_gradient(self.design.context, constants.fixed, frozen, *rest)
+        return no_part(self.design.context, constants.fixed, frozen, *given)
+
+    def _run_part(self, constants, total, *given):
+        frozen = self.frozen(constants.frozen)
+        return add_part(self.design.context, total, constants.fixed, frozen, *given)
 
     def _run_loss(self, constants, values, batch, key):
         model = self.design.layout.build(constants.fixed | values)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -14,6 +15,9 @@ from magiccolor_jax.losses.objective import Keys
 from magiccolor_jax.training.parameters import Layout, Parameters
 
 Metrics = dict[str, Float[Array, ""]]
+
+Total = tuple[Parameters, Metrics]
+"""Gradient (f32) and metrics."""
 
 Loss = Callable[[Any, Any, Any, Keys, Array], tuple[Array, Metrics]]
 """`losses.objective.Objective`, or another function like it, of whatever model and batch."""
@@ -80,41 +84,78 @@ def train_step(
         batch: arrays that begin with the batch's axis: a `TrainingBatch`, for `Objective`.
         key: of the whole training; the step's own is folded in.
     """
-    gradient, metrics = step_gradient(
-        context, fixed, frozen, state.trainable, state.step, batch, key
-    )
+    given = fixed, frozen, state.trainable, state.step, batch, key
+    if context.accumulate == 1:
+        gradient, metrics = _of_part(context, *given, 0)
+    else:
+
+        def add(total: Total, number: Array) -> tuple[Total, None]:
+            return add_part(context, total, *given, number), None
+
+        total = no_part(context, *given)
+        (gradient, metrics), _ = lax.scan(add, total, jnp.arange(context.accumulate))
     state, norm = step_update(context, state, gradient)
     return state, metrics | {"grad_norm": norm}
 
 
-def step_gradient(
+def no_part(context: StepContext, *given: Any) -> Total:
+    """Zeros, which `add_part` adds to.
+
+    Args:
+        given: as `add_part` takes them, but for the part's number.
+    """
+    shapes = jax.eval_shape(partial(_of_part, context), *given, 0)
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shapes)
+
+
+def add_part(
     context: StepContext,
+    total: Total,
     fixed: Parameters,
     frozen: Any,
     trainable: Parameters,
     step: Int[Array, ""],
     batch: Any,
     key: Array,
-) -> tuple[Parameters, Metrics]:
-    """First half of `train_step`: the gradient (f32), and the loss' terms.
+    number: Int[Array, ""],
+) -> Total:
+    """A part of `train_step` before the update: adds one part's share to a batch's mean.
 
     Args:
-        trainable, step: of the state; the others are as there.
+        trainable, step: of the state.
+        fixed, frozen, batch, key: as `train_step` takes them.
+        number: of the part, below `context.accumulate`.
     """
-    progress = step / context.steps
+    found = _of_part(context, fixed, frozen, trainable, step, batch, key, number)
+    return jax.tree.map(lambda x, y: x + y / context.accumulate, total, found)
 
-    def loss(trainable: Parameters, part: Any, keys: Keys):
+
+def _of_part(context, fixed, frozen, trainable, step, batch, key, number) -> Total:
+    """Gradient and metrics of one of `context.accumulate` parts of a batch."""
+    parts, step_key = context.accumulate, jax.random.fold_in(key, step)
+    if parts > 1:
+        step_key = jax.random.fold_in(step_key, number)
+        # Sample i goes to part i mod parts, so that every device keeps its samples.
+        batch = jax.tree.map(
+            lambda x: lax.dynamic_index_in_dim(
+                x.reshape(-1, parts, *x.shape[1:]), number, 1, keepdims=False
+            ),
+            batch,
+        )
+
+    def loss(trainable: Parameters, keys: Keys):
         model = context.layout.build(fixed | trainable)
-        return context.loss(model, frozen, part, keys, progress)
+        return context.loss(model, frozen, batch, keys, step / context.steps)
 
-    step_key = jax.random.fold_in(key, step)
-    return _gradient(loss, trainable, batch, step_key, context.accumulate)
+    differentiate = jax.value_and_grad(loss, has_aux=True)
+    (_, metrics), gradient = differentiate(trainable, Keys.split(step_key))
+    return _wide(gradient), metrics
 
 
 def step_update(
     context: StepContext, state: TrainState, gradient: Parameters
 ) -> tuple[TrainState, Float[Array, ""]]:
-    """Second half of `train_step`: the next state, and the norm of the gradient."""
+    """The rest of `train_step`: the next state, and the norm of the gradient."""
     updates, optimizer = context.optimizer.update(gradient, state.optimizer, state.trainable)
     trainable = cast(Parameters, optax.apply_updates(state.trainable, updates))
     average = state.average
@@ -124,27 +165,3 @@ def step_update(
         average = jax.tree.map(lambda x, y: decay * x + (1 - decay) * y, average, trainable)
     norm = optax.tree.norm(gradient)
     return TrainState(state.step + 1, trainable, optimizer, average), norm
-
-
-def _gradient(loss, trainable, batch, key, parts: int) -> tuple[Parameters, Metrics]:
-    """Gradient (f32) and metrics of the mean over all parts of a batch."""
-    differentiate = jax.value_and_grad(loss, has_aux=True)
-    if parts == 1:
-        (_, metrics), gradient = differentiate(trainable, batch, Keys.split(key))
-        return _wide(gradient), metrics
-    # Sample i goes to part i mod parts, so that every device keeps its samples.
-    cut = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), batch)
-
-    def add(total, part):
-        piece, number = part
-        keys = Keys.split(jax.random.fold_in(key, number))
-        (_, metrics), gradient = differentiate(trainable, piece, keys)
-        found = _wide(gradient), metrics
-        return jax.tree.map(lambda x, y: x + y / parts, total, found), None
-
-    shapes = jax.eval_shape(
-        lambda: differentiate(trainable, jax.tree.map(lambda x: x[0], cut), Keys.split(key))
-    )
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), (shapes[1], shapes[0][1]))
-    (gradient, metrics), _ = lax.scan(add, zeros, (cut, jnp.arange(parts)))
-    return gradient, metrics

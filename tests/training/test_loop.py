@@ -189,14 +189,15 @@ def test_no_source_and_a_batch_that_does_not_divide(folder):
     assert not (folder / "none").exists()
 
 
-def test_muons_two_programs_do_what_one_does(folder, monkeypatch):
-    muon = {"optim": OptimConfig(kind="muon", lr=1e-3), "steps": 3}
-    assert train(folder, "apart", **muon) == DONE
+@pytest.mark.parametrize(("kind", "parts"), [("muon", 1), ("adamw", 2)])
+def test_several_programs_do_what_one_does(folder, monkeypatch, kind, parts):
+    settings = {"optim": OptimConfig(kind=kind, lr=1e-3), "accumulate": parts, "steps": 3}
+    assert train(folder, f"{kind}_apart", **settings) == DONE
     monkeypatch.setattr(
         Program, "step", lambda self, *given: self._step(self.constants, *given, self.key)
     )
-    assert train(folder, "at_once", **muon) == DONE
-    apart, at_once = losses_of(folder / "apart"), losses_of(folder / "at_once")
+    assert train(folder, f"{kind}_at_once", **settings) == DONE
+    apart, at_once = (losses_of(folder / f"{kind}_{how}") for how in ("apart", "at_once"))
     assert len({loss for _, loss in apart}) == 3
     np.testing.assert_allclose(apart, at_once, rtol=1e-5)
 

@@ -12,7 +12,7 @@ from flax import nnx
 from magiccolor_jax.losses.objective import Frozen, Keys
 from magiccolor_jax.training.optim import OptimConfig, make_optimizer
 from magiccolor_jax.training.parameters import Layout
-from magiccolor_jax.training.step import StepContext, _gradient, first_state, train_step
+from magiccolor_jax.training.step import StepContext, add_part, first_state, no_part, train_step
 from magiccolor_jax.types import TrainingBatch
 
 SIZE = 8
@@ -156,10 +156,21 @@ def test_narrow_parameters_have_wide_gradients_and_moments(toy, batches):
     )
     many = {f"second/{i}": jnp.ones((), jnp.bfloat16) for i in range(600)}
 
-    def total(trainable, part, keys):
-        return sum(trainable.values()), {"loss": jnp.zeros(())}
+    class Bare(Layout):
+        """Whose model is its parameters."""
 
-    found, _ = _gradient(total, many, batches[0], jax.random.key(0), 1)
+        def __init__(self):
+            pass
+
+        def build(self, parameters):
+            return parameters
+
+    def total(model, *_):
+        return sum(model.values()), {"loss": jnp.zeros(())}
+
+    context = dataclasses.replace(context, loss=total, layout=Bare())
+    given = {}, None, many, jnp.zeros((), jnp.int32), batches[0], jax.random.key(0)
+    found, _ = add_part(context, no_part(context, *given), *given, jnp.zeros((), jnp.int32))
     assert float(optax.tree.norm(found)) == pytest.approx(600**0.5, rel=1e-5)
 
 
