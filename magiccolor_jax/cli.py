@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import tyro
 
-from magiccolor_jax.embedded import case_folder
+from magiccolor_jax.embedded import DEFAULT, case_folder, model_folder
 from magiccolor_jax.files import is_disk_full
 from magiccolor_jax.recipe import Finish
 
@@ -60,8 +60,8 @@ class ColorizeArgs:
     cases: tyro.conf.Positional[tuple[Path, ...]]
     """Case folders, folders of cases, or an embedded case: concert_36, dice_20, renpy_33 or
     streamline_08."""
-    model: Path
-    """Model folder, made by `magiccolor convert`."""
+    model: Path = Path(DEFAULT)
+    """Model folder, made by `magiccolor convert`; or `tiny`, the embedded one."""
     out: Path
     """Where the pictures and manifest.json go."""
     seed: int = 123
@@ -146,13 +146,14 @@ def _run_colorize(args: ColorizeArgs) -> int:
         f"{len(part.of(list(names)))} cases on {jax.local_device_count()} x {device.device_kind}"
     )
     with console.status(f"loading {escape(str(args.model))}"):
+        folder = model_folder(args.model)
         colorizer = Colorizer.from_pretrained(
-            args.model, recipe=args.recipe, precision=args.precision, finish=args.finish
+            folder, recipe=args.recipe, precision=args.precision, finish=args.finish
         )
         settings = colorizer.settings(
             seed=args.seed, steps=args.steps, guidance=args.guidance, sampler=args.sampler
         )
-        model = hash_model(args.model)
+        model = hash_model(folder)
     size = default_batch_size() if args.batch_size is None else args.batch_size
     work = job.Job(names, args.out, settings, model, part, size, args.layers)
     return 1 if job.run(colorizer, work, console) else 0

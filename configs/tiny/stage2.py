@@ -3,7 +3,8 @@
 Reproduces: the third part of the embedded default model, trained on openly licensed art.
 Command: magiccolor train tiny/stage2 --init runs/tiny/stage1 --out runs/tiny/stage2
     --data.sources art:ART.npz --data.validation art-objects:ART.npz
-Expected: not measured yet.
+Expected: the embedded model left it after 3586 steps, 2.5 hours on two CPU cores: a held-out loss
+    of 0.123 after 2500 steps, with AdamW, and of 0.100 after 1000 more with Muon.
 """
 
 import runpy

@@ -21,7 +21,8 @@ class EvaluateArgs:
     pred: tuple[str, ...] = ()
     """Folders of pictures, each as DIR or NAME=DIR."""
     model: tuple[str, ...] = ()
-    """Model folders, each as DIR or NAME=DIR; their pictures go to OUT/pictures/NAME."""
+    """Model folders, each as DIR or NAME=DIR, or `tiny`; their pictures go to
+    OUT/pictures/NAME."""
     baselines: tuple[str, ...] = ()
     """Any of grey, mean_color, by_position, reinhard, nearest_patch; or all."""
     protocol: str = "ours"

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from magiccolor_jax.data.cases import find_case_files
 from magiccolor_jax.data.pictures import CaseError
+from magiccolor_jax.embedded import model_folder
 from magiccolor_jax.evaluation import job
 from magiccolor_jax.evaluation.arguments import EvaluateArgs
 from magiccolor_jax.evaluation.baselines import BASELINES
@@ -86,7 +87,8 @@ def _chosen(args: EvaluateArgs) -> tuple[list[str], Named]:
         ValueError: nothing to judge, or names that are no plain ones, or one twice.
     """
     baselines = [*(BASELINES if "all" in args.baselines else args.baselines)]
-    folders, models = ([_named(text) for text in texts] for texts in (args.pred, args.model))
+    folders = [_named(text) for text in args.pred]
+    models = [(name, model_folder(path)) for name, path in map(_named, args.model)]
     names = [*baselines, *(name for name, _ in [*folders, *models])]
     if not names:
         raise ValueError("nothing to judge: give --pred, --model or --baselines")

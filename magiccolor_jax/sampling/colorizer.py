@@ -24,6 +24,7 @@ from magiccolor_jax.data.batches import Prepared, bucket_of, make_batch, pad_ins
 from magiccolor_jax.data.cases import read_case
 from magiccolor_jax.data.transforms import restore_page
 from magiccolor_jax.diffusion.samplers import MAX_STEPS, SAMPLERS, make_table
+from magiccolor_jax.embedded import DEFAULT, model_folder
 from magiccolor_jax.parallel.mesh import data_mesh
 from magiccolor_jax.precision import Precision, for_inference
 from magiccolor_jax.recipe import Finish, Recipe
@@ -115,7 +116,7 @@ class Colorizer:
     @classmethod
     def from_pretrained(
         cls,
-        directory: str | Path,
+        directory: str | Path = DEFAULT,
         *,
         recipe: Recipe | str | dict[str, Any] | None = None,
         precision: str | None = None,
@@ -125,6 +126,7 @@ class Colorizer:
         """Loads a model folder (made by `magiccolor convert`).
 
         Args:
+            directory: or the name of an embedded model.
             recipe: overrides the one in config.json; a preset's name, or fields of it.
             precision: `float32` or `bfloat16`; default f32 on CPU, bf16 on accelerators.
             finish: overrides the recipe's.
@@ -134,7 +136,7 @@ class Colorizer:
             FileNotFoundError, ValueError: the folder is not a whole model, or does not suit the
                 recipe.
         """
-        directory, mesh = Path(directory), mesh or data_mesh()
+        directory, mesh = model_folder(directory), mesh or data_mesh()
         config = read_config(directory)
         recipe = config.recipe if recipe is None else recipe
         recipe = recipe if isinstance(recipe, Recipe) else Recipe.from_json(recipe)
