@@ -1,6 +1,7 @@
 """The step on a toy network whose gradient is known."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,14 @@ from flax import nnx
 from magiccolor_jax.losses.objective import Frozen, Keys
 from magiccolor_jax.training.optim import OptimConfig, make_optimizer
 from magiccolor_jax.training.parameters import Layout
-from magiccolor_jax.training.step import StepContext, add_part, first_state, no_part, train_step
+from magiccolor_jax.training.step import (
+    StepContext,
+    add_part,
+    first_state,
+    no_part,
+    step_update,
+    train_step,
+)
 from magiccolor_jax.types import TrainingBatch
 
 SIZE = 8
@@ -128,6 +136,21 @@ def test_parts_add_up_to_the_whole(toy, batches):
     assert in_parts == pytest.approx(losses, rel=1e-5)
     for key, value in whole.trainable.items():
         np.testing.assert_allclose(parts.trainable[key], value, rtol=1e-4, atol=1e-6)
+
+
+def test_parts_one_by_one_are_the_step(toy, batches):
+    context, fixed, state, step = make(toy, accumulate=4)
+    frozen, key = Frozen(1.0, None, None), jax.random.key(7)
+    given = fixed, frozen, state.trainable, state.step, batches[0], key
+    total = no_part(context, *given)
+    for number in range(4):
+        total = jax.jit(partial(add_part, context))(total, *given, jnp.int32(number))
+    found, norm = step_update(context, state, total[0])
+    expected, metrics = step(fixed, frozen, state, batches[0], key)
+    assert float(norm) == pytest.approx(float(metrics["grad_norm"]), rel=1e-5)
+    assert float(total[1]["loss"]) == pytest.approx(float(metrics["loss"]), rel=1e-5)
+    for path, value in expected.trainable.items():
+        np.testing.assert_allclose(found.trainable[path], value, rtol=1e-5, err_msg=path)
 
 
 def test_every_part_has_noise_of_its_own(toy, batches):
