@@ -78,6 +78,8 @@ def test_unknown_command(capsys):
     ("more", "message"),
     [
         (["--guidance", "-1"], "guidance must be a number of at least 0, got -1"),
+        (["--guidance", "nan"], "got nan"),
+        (["--steps", "0"], "steps must be in 1..1000, got 0"),
         (["--steps", "1001"], "steps must be in 1..1000, got 1001"),
         (["--seed", "-3"], "seed must be in"),
         (["--sampler", "euler"], "sampler must be one of ['ddim', 'dpmpp_2m'], got 'euler'"),
@@ -85,6 +87,7 @@ def test_unknown_command(capsys):
         (["--precision", "int4"], "precision must be one of"),
         (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
         (["--process", "2/2"], "process must be I/N with 0 <= I < N (such as 0/4), got '2/2'"),
+        (["--process", "one"], "got 'one'"),
         (["--steps", "1000"], "take fewer steps"),
     ],
 )
