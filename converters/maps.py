@@ -25,6 +25,9 @@ CONTROLNET = WeightMap(renames=UNET.renames, conv1x1=UNET.conv1x1)
 SKETCH_GUIDER = dataclasses.replace(CONTROLNET, extra=(r"dino_adapter\.0\.(weight|bias)",))
 """Its adapter exists and is unused (release.md §1)."""
 
+CONTEXT = WeightMap()
+"""Our own, which no PyTorch release has: `norm`, `proj_in`, `proj_out`."""
+
 VAE = WeightMap(renames=(("to_out", "to_out.0"),))
 """AutoencoderKL with the attention names of diffusers >= 0.18."""
 
@@ -77,6 +80,7 @@ INFORMATIVE_DRAWINGS = WeightMap()
 BY_KIND = {
     "unet": UNET,
     "controlnet": CONTROLNET,
+    "context": CONTEXT,
     "vae": VAE,
     "clip_vision": CLIP_VISION,
     "clip_text": CLIP_TEXT,
@@ -174,6 +178,7 @@ DATA_PARALLEL = KeyStyle(name="data-parallel", marker=r"^module\.", renames=((r"
 STYLES = {
     "unet": (DIFFUSERS,),
     "controlnet": (DIFFUSERS,),
+    "context": (PLAIN,),
     "vae": (DIFFUSERS, DIFFUSERS_OLD_ATTENTION),
     "clip_vision": (TRANSFORMERS,),
     "clip_text": (TRANSFORMERS, TRANSFORMERS_FLAT),

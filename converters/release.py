@@ -1,7 +1,12 @@
-"""The release's folder (release.md §1): which of its files feed which networks of ours."""
+"""The release's folder (release.md §1): which of its files feed which networks of ours.
 
+A folder that `--to release` wrote may hold one file more, `TOLD`: what our config.json says and the
+release's files cannot. Such a folder is complete when it has the networks that are named there.
+"""
+
+import dataclasses
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,7 +14,7 @@ from typing import Any, TypeVar
 from converters import configs, maps
 from converters.plan import Network, Plan, Source, find_weights, open_source, read_json
 from converters.weightmap import WeightMap
-from magiccolor_jax.checkpoint import ModelConfig
+from magiccolor_jax.checkpoint import ModelConfig, config_from_json
 from magiccolor_jax.diffusion.schedule import Schedule
 from magiccolor_jax.encoders.dinov2_config import DINOv2Config, infer_config
 from magiccolor_jax.encoders.vgg import VGG19Config
@@ -47,6 +52,12 @@ UNET_CONFIG = f"{SD15}/unet/config.json"
 SCHEDULER_CONFIG = f"{SD15}/scheduler/scheduler_config.json"
 DINOV2 = "dinov2_vitl14_reg4_pretrain"
 VGG19_PATTERN = "vgg19-*.pth"
+INIT = "init/"
+"""Before the stems of networks that only trainings begin with."""
+TRAINED = "MagicColor"
+"""Folder of what the release has trained; without it, the rest is where a training starts."""
+TOLD = f"{TRAINED}/magiccolor_jax.json"
+"""Our config.json; the release's code passes over it."""
 
 
 def _entry(where: str, *roles: Role, config: str | None = None, needed: bool = True) -> Entry:
@@ -59,16 +70,16 @@ def _role(stem: str, kind: str, weight_map: WeightMap | None = None, **overrides
 
 
 ENTRIES = (
-    _entry("MagicColor/denoising_unet", _role("denoiser", "unet"), config=UNET_CONFIG),
+    _entry(f"{TRAINED}/denoising_unet", _role("denoiser", "unet"), config=UNET_CONFIG),
     _entry(
-        "MagicColor/reference_unet",
+        f"{TRAINED}/reference_unet",
         _role("reference", "unet", maps.REFERENCE_UNET, head=False),
         config=UNET_CONFIG,
     ),
     _entry(
-        "MagicColor/controlnet_sketch", _role("sketch_guider", "controlnet", maps.SKETCH_GUIDER)
+        f"{TRAINED}/controlnet_sketch", _role("sketch_guider", "controlnet", maps.SKETCH_GUIDER)
     ),
-    _entry("MagicColor/controlnet_multi", _role("instance_guider", "controlnet", adapter=True)),
+    _entry(f"{TRAINED}/controlnet_multi", _role("instance_guider", "controlnet", adapter=True)),
     _entry("sd-vae-ft-mse", _role("vae", "vae")),
     _entry(
         "clip-vit-large-patch14",
@@ -77,13 +88,11 @@ ENTRIES = (
     ),
     _entry(f"{SD15}/text_encoder", _role("text_encoder", "clip_text")),
     _entry(DINOV2, _role("dinov2", "dinov2"), config=f"{DINOV2}.json"),
-    _entry(f"{SD15}/unet", _role("init/unet", "unet"), needed=False),
-    _entry(f"{SD15}/vae", _role("init/vae", "vae"), needed=False),
-    _entry("controlnet_lineart", _role("init/controlnet_lineart", "controlnet"), needed=False),
+    _entry(f"{SD15}/unet", _role(f"{INIT}unet", "unet"), needed=False),
+    _entry(f"{SD15}/vae", _role(f"{INIT}vae", "vae"), needed=False),
+    _entry("controlnet_lineart", _role(f"{INIT}controlnet_lineart", "controlnet"), needed=False),
+    _entry(f"{TRAINED}/context", _role("context", "context"), config=TOLD, needed=False),
 )
-
-TRAINED = "MagicColor"
-"""Folder of what the release has trained; without it, the rest is where a training starts."""
 
 START = ("no MagicColor weights: a start for training, not for colouring",)
 
@@ -111,8 +120,9 @@ def plan_release(root: Path) -> Plan:
         FileNotFoundError: something is missing; one report of that and of all that does not fit.
         ValueError: one report of all that does not fit.
     """
+    told = read_told(root)
     found = {entry.where: find_weights(root, entry.where) for entry in ENTRIES}
-    missing = _missing(root, found)
+    missing = _missing(root, found, told)
     report = list(missing)
 
     def attempt(make: Callable[..., Made], *arguments: Any) -> Made | None:
@@ -123,7 +133,7 @@ def plan_release(root: Path) -> Plan:
             return None
 
     sources = [
-        attempt(_open, entry, path)
+        attempt(_open, entry, path, told)
         for entry in ENTRIES
         if (path := found[entry.where]) and _has_config(root, entry)
     ]
@@ -135,7 +145,21 @@ def plan_release(root: Path) -> Plan:
         text = "\n".join(dict.fromkeys(report))
         raise FileNotFoundError(text) if missing else ValueError(text)
     assert schedule is not None and page is not None, "or the report says why not"
-    return _finish(root, [s for s in sources if s is not None], found, page, schedule)
+    opened = [s for s in sources if s is not None]
+    networks = {network.stem: network.config for s in opened for network in s.networks}
+    if told is None:
+        return _finish(root, opened, _model(networks, page, schedule))
+    return _finish(root, opened, _agreed(root, told, networks, schedule))
+
+
+def read_told(root: Path) -> ModelConfig | None:
+    """What `TOLD` says; None where there is none.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    path = root / TOLD
+    return config_from_json(read_json(path), path) if path.is_file() else None
 
 
 def _has_config(root: Path, entry: Entry) -> bool:
@@ -152,10 +176,12 @@ def _page(root: Path) -> int:
     return configs.named(path, lambda: configs.read_page(read_json(path)))
 
 
-def _missing(root: Path, found: dict[str, str | None]) -> list[str]:
+def _missing(root: Path, found: dict[str, str | None], told: ModelConfig | None) -> list[str]:
     """Says, in one entry, everything that the release needs and the folder lacks."""
     needed = [entry for entry in ENTRIES if entry.needed]
-    if is_start(root):
+    if told is not None:
+        needed = [e for e in ENTRIES if any(role.stem in told.networks for role in e.roles)]
+    elif is_start(root):
         needed = [e for e in needed if not e.where.startswith(TRAINED)]
         needed += [e for e in ENTRIES if e.where == f"{SD15}/unet"]
     missing = [
@@ -178,7 +204,7 @@ def _missing(root: Path, found: dict[str, str | None]) -> list[str]:
     ]
 
 
-def _open(root: Path, entry: Entry, path: str) -> Source:
+def _open(root: Path, entry: Entry, path: str, told: ModelConfig | None) -> Source:
     files = open_source(root, path)
     keys = {key: spec.shape for file in files for key, spec in file.specs.items()}
     # A vision-only CLIP download has no text tower.
@@ -193,7 +219,7 @@ def _open(root: Path, entry: Entry, path: str) -> Source:
         Network(
             stem=role.stem,
             kind=role.kind,
-            config=_config(root, entry, role, keys),
+            config=_config(root, entry, role, keys, told),
             weight_map=role.weight_map,
         )
         for role in roles
@@ -203,9 +229,19 @@ def _open(root: Path, entry: Entry, path: str) -> Source:
     return source
 
 
-def _config(root: Path, entry: Entry, role: Role, keys: dict[str, tuple[int, ...]]) -> Any:
+def _config(
+    root: Path,
+    entry: Entry,
+    role: Role,
+    keys: dict[str, tuple[int, ...]],
+    told: ModelConfig | None,
+) -> Any:
     """The network's sizes; DINOv2's official ones are known by their shapes."""
     path = root / entry.config
+    if role.kind == "context":
+        if told is None or role.stem not in told.networks:
+            raise ValueError(f"{path}: must give the sizes of {entry.where}, and does not")
+        return told.networks[role.stem]
     if role.kind == "dinov2":
         path = path if path.is_file() else root / entry.where / "config.json"
         if not path.is_file():
@@ -247,33 +283,43 @@ def _open_vgg19(root: Path, name: str) -> Source:
     return source
 
 
-def _finish(
-    root: Path,
-    sources: list[Source],
-    found: dict[str, str | None],
-    page: int,
-    schedule: Schedule,
-) -> Plan:
-    networks = {network.stem: network for source in sources for network in source.networks}
-    model = ModelConfig(
-        networks={stem: network.config for stem, network in networks.items()},
-        recipe=Recipe.release(),
-        sizes=configs.read_sizes(page, networks["clip_vision"].config, networks["dinov2"].config),
-        schedule=schedule,
-    )
+def _model(networks: dict[str, Any], page: int, schedule: Schedule) -> ModelConfig:
+    """What the release's own files amount to."""
+    sizes = configs.read_sizes(page, networks.get("clip_vision"), networks.get("dinov2"))
+    return ModelConfig(networks=networks, recipe=Recipe.release(), sizes=sizes, schedule=schedule)
+
+
+def _agreed(
+    root: Path, told: ModelConfig, networks: dict[str, Any], schedule: Schedule
+) -> ModelConfig:
+    """What `TOLD` says, for the networks that are there.
+
+    Raises:
+        ValueError: the other files say something else.
+    """
+    stems = [stem for stem in told.networks if networks.get(stem) != told.networks[stem]]
+    report = [
+        f"  {stem}: expected {told.networks[stem]}, got {networks.get(stem, 'no weights')}"
+        for stem in stems
+    ]
+    if schedule != told.schedule:
+        report.append(f"  {SCHEDULER_CONFIG}: expected {told.schedule}, got {schedule}")
+    if report:
+        text = "\n".join(report)
+        raise ValueError(
+            f"{root / TOLD}: must say the same as the files that it came with:\n{text}\nundo what "
+            "was changed, or remove this file where the folder shall be read as the release is"
+        )
+    others = {stem: config for stem, config in networks.items() if stem not in told.networks}
+    return dataclasses.replace(told, networks=told.networks | others)
+
+
+def _finish(root: Path, sources: list[Source], model: ModelConfig) -> Plan:
     used = {str(f.path.relative_to(root)) for source in sources for f in source.files}
     verbatim, left_out = _sort_files(root, used)
     notes = [*(START if is_start(root) else ())]
-    notes += [
-        f"{entry.where} is not there: stage 1 of the training cannot start from it"
-        for entry in ENTRIES
-        if not entry.needed and found[entry.where] is None
-    ]
-    if "clip_text" not in networks:
-        notes.append(
-            "clip-vit-large-patch14 has no text tower: the denoiser's and guiders' unconditional "
-            f"token will come from {SD15}/text_encoder"
-        )
+    if TOLD not in verbatim:
+        notes += _lacking(model.networks)
     notes += [f"left out, no part of the conversion: {name}" for name in left_out]
     return Plan(
         root=root,
@@ -282,6 +328,21 @@ def _finish(
         verbatim=tuple(verbatim),
         notes=tuple(notes),
     )
+
+
+def _lacking(networks: Collection[str]) -> list[str]:
+    """What the release does without, where its files alone say what it is."""
+    notes = [
+        f"{entry.where} is not there: stage 1 of the training cannot start from it"
+        for entry in ENTRIES
+        if entry.roles[0].stem.startswith(INIT) and entry.roles[0].stem not in networks
+    ]
+    if "clip_text" not in networks:
+        notes.append(
+            "clip-vit-large-patch14 has no text tower: the denoiser's and guiders' unconditional "
+            f"token will come from {SD15}/text_encoder"
+        )
+    return notes
 
 
 def _sort_files(root: Path, used: Iterable[str]) -> tuple[list[str], list[str]]:

@@ -21,6 +21,7 @@ from converters.write_configs import to_hf
 DIFFUSERS_KINDS = ("unet", "controlnet", "vae")
 
 WITHOUT_CONFIG = (
+    "context",
     "vgg19",
     "lpips",
     "inception",
@@ -52,9 +53,6 @@ def plan_library(folder: Folder) -> Export:
     files, texts, notes = [], {}, []
     for stem, config in folder.model.networks.items():
         kind = kind_of(config)
-        if kind not in maps.BY_KIND:
-            notes.append(f"{stem}: exists in JAX only, and is left out")
-            continue
         if kind == "unet" and not config.head:
             notes.append(f"{stem}: has no output norm; conv_norm_out is written as the identity")
         name = "diffusion_pytorch_model" if kind in DIFFUSERS_KINDS else "model"

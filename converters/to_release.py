@@ -3,12 +3,13 @@
 What was converted goes back into the files that it came from. What a training added, or what never
 was a PyTorch file, gets the release's name for it. Such new files suit the release's loader, which
 passes over what it does not know, and a strict one of diffusers alike: the reference UNet gets the
-head that it does not use, and the sketch guider none of the release's unused adapter.
+head that it does not use, and the sketch guider none of the release's unused adapter. What a model
+is and the release's files cannot say goes into a file of ours beside them, `release.TOLD`.
 """
 
 import dataclasses
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from converters.configs import read_sizes
 from converters.containers import FileRecord
 from converters.folder import Folder
 from converters.manifest import SourceRecord
-from converters.plan import INDEX
-from converters.release import ENTRIES, SCHEDULER_CONFIG, SD15, UNET_CONFIG, Entry
+from converters.plan import INDEX, read_json
+from converters.release import ENTRIES, SCHEDULER_CONFIG, SD15, TOLD, UNET_CONFIG, Entry
 from converters.to_diffusers import DIFFUSERS_KINDS
 from converters.to_torch import (
     Export,
@@ -31,6 +32,8 @@ from converters.to_torch import (
     unused,
 )
 from converters.write_configs import clip_to_hf, schedule_to_hf, to_hf
+from magiccolor_jax.checkpoint import ModelConfig, SamplingDefaults, config_from_json
+from magiccolor_jax.diffusion.schedule import Schedule
 from magiccolor_jax.recipe import Recipe
 from magiccolor_jax.tensorfile import TensorSpec
 
@@ -57,11 +60,6 @@ def plan_return(folder: Folder) -> Export:
         raise ValueError(
             f"{folder.path}: was not converted from PyTorch (it has no manifest.json), so there is "
             "nothing to go back to: use `--to diffusers`"
-        )
-    if "context" in networks:
-        raise ValueError(
-            f"{folder.path}: was trained with recipe context 'dinov2', which the release's code "
-            "does not know: expected a model without `context`; use `--to diffusers`"
         )
     kept = [s for s in folder.sources if any(stem in networks for stem in s.networks)]
     dropped = [s for s in folder.sources if s not in kept]
@@ -112,32 +110,47 @@ def _texts_of(
 
 
 def _complete(folder: Folder, came: Export, covered: Collection[str]) -> Export:
-    """Adds the release's files for every network that came from none, and says what is missing."""
+    """Adds the release's files for every network that came from none, and says what is missing.
+
+    Raises:
+        ValueError: as `_put_config`.
+    """
     model = folder.model
+    copies = _still_true(model, came.copies)
     files, texts, notes = [], {SCHEDULER_CONFIG: schedule_to_hf(model.schedule)}, []
     for entry in ENTRIES:
         first = entry.roles[0].stem
         if first in model.networks and first not in covered:
             files.append(new_file(_path(entry), _made(folder, entry)))
-            texts[entry.config] = _config(folder, entry)
+            if entry.config != TOLD:
+                _put_config(folder, entry, texts)
         elif first not in model.networks and entry.needed:
             notes.append(f"{entry.where}: this model has no {first}; the release's code needs it")
     if "vgg19" in model.networks and "vgg19" not in covered:
         origins = network_origins(folder.tensors["vgg19"], "vgg19", maps.TORCHVISION)
         files.append(new_file(VGG19, dict(origins)))
-    if not any(name.startswith(TEXTS) for name in came.copies):
+    if not any(name.startswith(TEXTS) for name in copies):
         notes.append(f"{TEXTS}: no part of this model; the release's code needs the download's")
+    if unsaid := _unsaid(model):
+        texts[TOLD] = model.to_json()
+        notes.append(f"{TOLD}: only our converter reads it, for {', '.join(unsaid)}")
     written = {
         name: json.dumps(content, indent=2) + "\n"
         for name, content in texts.items()
-        if name not in came.copies
+        if name not in copies
     }
     return Export(
-        files=(*came.files, *files),
-        copies=came.copies,
-        texts=written,
-        notes=(*came.notes, *notes, *_unsaid(folder)),
+        files=(*came.files, *files), copies=copies, texts=written, notes=(*came.notes, *notes)
     )
+
+
+def _still_true(model: ModelConfig, copies: dict[str, Path]) -> dict[str, Path]:
+    """The small files, but those of the whole model that it has grown out of."""
+    says: dict[str, Callable[[Path], bool]] = {
+        SCHEDULER_CONFIG: lambda path: Schedule.from_hf(read_json(path)) == model.schedule,
+        TOLD: lambda path: config_from_json(read_json(path), path) == model,
+    }
+    return {name: path for name, path in copies.items() if name not in says or says[name](path)}
 
 
 def _path(entry: Entry) -> str:
@@ -159,6 +172,23 @@ def _made(folder: Folder, entry: Entry) -> Origins:
     return origins
 
 
+def _put_config(folder: Folder, entry: Entry, texts: dict[str, dict[str, Any]]) -> None:
+    """Adds an entry's config.json, which the two UNets share.
+
+    Raises:
+        ValueError: they have not the same sizes.
+    """
+    content = _config(folder, entry)
+    others = texts.setdefault(entry.config, content)
+    if content != others:
+        stem = entry.roles[0].stem
+        raise ValueError(
+            f"{folder.path}: the release has one {entry.config} for both UNets: expected {stem} to "
+            f"be {others}, got {content}; where only `out_channels` differs, which means nothing "
+            f"without a head, make it the same in config.json's networks.{stem}"
+        )
+
+
 def _config(folder: Folder, entry: Entry) -> dict[str, Any]:
     """The content of an entry's config.json; DINOv2's too, whose sizes need not be official."""
     networks = folder.model.networks
@@ -168,15 +198,21 @@ def _config(folder: Folder, entry: Entry) -> dict[str, Any]:
     return to_hf(config, page=folder.model.sizes.page)
 
 
-def _unsaid(folder: Folder) -> list[str]:
+def _unsaid(model: ModelConfig) -> list[str]:
     """What config.json says, and the release's files cannot."""
-    model, notes = folder.model, []
-    if model.recipe != Recipe.release():
-        recipe = model.recipe.to_json()
-        name = recipe if isinstance(recipe, str) else "of this model's config.json"
-        notes.append(f"recipe {name} does not travel with these files: give it again (--recipe)")
     networks = model.networks
     sizes = read_sizes(model.sizes.page, networks.get("clip_vision"), networks.get("dinov2"))
-    if sizes != model.sizes:
-        notes.append(f"{model.sizes} will be read back as {sizes}")
-    return notes
+    needed = {entry.roles[0].stem for entry in ENTRIES if entry.needed}
+    beyond = {
+        f"recipe {_name(model.recipe)}": model.recipe != Recipe.release(),
+        f"{model.sizes}": model.sizes != sizes,
+        f"{model.sampling}": model.sampling != SamplingDefaults(),
+        "the context's network": "context" in networks,
+        "the networks that are not there": bool(needed - networks.keys()),
+    }
+    return [what for what, yes in beyond.items() if yes]
+
+
+def _name(recipe: Recipe) -> str:
+    written = recipe.to_json()
+    return written if isinstance(written, str) else "of this model"

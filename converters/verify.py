@@ -127,6 +127,8 @@ def random_inputs(config: Any) -> Arrays:
         ids = generator.integers(0, config.vocab_size, (2, config.max_position_embeddings - 1))
         ids[:, -1] = config.eos_token_id
         return {"ids": ids}
+    if kind == "context":
+        return {"tokens": normal(2, 5, config.inputs)}
     if kind == "vgg19":
         return {"pixels": generator.random((1, 48, 64, 3), np.float32)}
     if kind in LINES:
@@ -189,6 +191,7 @@ def _jax_lines(network: Any, inputs: Arrays) -> Named:
 JAX: dict[str, Callable[[Any, Arrays], Named]] = {
     "unet": _jax_unet,
     "controlnet": _jax_controlnet,
+    "context": lambda network, inputs: iter([("context", network(inputs["tokens"]))]),
     "vae": _jax_vae,
     "clip_vision": lambda network, inputs: iter([("embedding", network(inputs["pixels"]))]),
     "clip_text": lambda network, inputs: iter([("hidden", network(inputs["ids"]))]),

@@ -1,5 +1,6 @@
 """PyTorch's side of `--verify`: the source's tensors in the libraries' own modules."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -136,6 +137,18 @@ def _controlnet(config: Any, state: State, inputs: State) -> Named:
         yield "adapter", torch.relu(nn.functional.linear(inputs["tokens"], weight, bias))
 
 
+def _context(config: Any, state: State, inputs: State) -> Named:
+    layers = {
+        "norm": nn.LayerNorm(config.inputs),
+        "proj_in": nn.Linear(config.inputs, config.hidden),
+        "gelu": nn.GELU(),
+        "proj_out": nn.Linear(config.hidden, config.outputs),
+    }
+    model = nn.Sequential(OrderedDict(layers))
+    model.load_state_dict(state)
+    yield "context", model(inputs["tokens"])
+
+
 def _vae(config: Any, state: State, inputs: State) -> Named:
     model = _diffusers(AutoencoderKL, config, state)
     posterior = model.encode(inputs["pixels"]).latent_dist
@@ -193,6 +206,7 @@ def _vgg19(config: Any, state: State, inputs: State) -> Named:
 TORCH: dict[str, Callable[[Any, State, State], Named]] = {
     "unet": _unet,
     "controlnet": _controlnet,
+    "context": _context,
     "vae": _vae,
     "clip_vision": _clip_vision,
     "clip_text": _clip_text,

@@ -49,6 +49,8 @@ BLOCKS: dict[str, Any] = {
     "context": CONTEXT,
 }
 
+UNET: dict[str, Any] = BLOCKS | {"out_channels": AUTOENCODER.latent_channels}
+
 GUIDER: dict[str, Any] = BLOCKS | {"embedding_channels": (8, 16, 32, 32)}
 
 
@@ -60,8 +62,8 @@ def model(autoencoder: VAEConfig) -> ModelConfig:
     """
     width = ENCODER.hidden_size
     networks = {
-        "denoiser": UNetConfig(**BLOCKS, out_channels=AUTOENCODER.latent_channels),
-        "reference": UNetConfig(**BLOCKS, head=False),
+        "denoiser": UNetConfig(**UNET),
+        "reference": UNetConfig(**UNET, head=False),
         "sketch_guider": ControlNetConfig(**GUIDER),
         "instance_guider": ControlNetConfig(**GUIDER, conditioning_channels=width, adapter=True),
         "context": ContextConfig(inputs=width, hidden=width, outputs=CONTEXT),

@@ -15,6 +15,7 @@ from oracles.training import DINO
 from oracles.weight_files import to_jax
 
 from converters import ConvertArgs
+from converters.release import TOLD
 from converters.run import convert, plan_conversion
 from magiccolor_jax.checkpoint import read_config
 from magiccolor_jax.losses.objective import LossConfig
@@ -172,29 +173,97 @@ def test_a_model_of_our_own_gets_the_release_names_and_comes_back(own, own_relea
             "dinov2_vitl14_reg4_pretrain.pth",
             "dinov2_vitl14_reg4_pretrain.json",
             "vgg19-features.pth",
+            TOLD,
         ]
     )
     again = to_jax(own_release, tmp_path)
     assert same_networks(again, own / "model")
-    ours, theirs = read_config(own / "model"), read_config(again)
-    assert (ours.sizes, ours.schedule) == (theirs.sizes, theirs.schedule)
+    assert read_config(again) == read_config(own / "model")
+    convert(ConvertArgs(source=again, output=tmp_path / "twice"))
+    assert files_of(tmp_path / "twice").keys() == files_of(own_release).keys()
+    for name, path in files_of(own_release).items():
+        assert (tmp_path / "twice" / name).read_bytes() == path.read_bytes(), name
 
 
 def test_what_the_release_does_not_say_is_told(own, tmp_path, capsys):
     convert(ConvertArgs(source=own / "run", output=tmp_path / "x", to="release", dry_run=True))
     said = capsys.readouterr().out
-    assert "recipe paper does not travel with these files" in said
+    assert f"{TOLD}: only our converter reads it, for recipe paper" in said
     assert "stable-diffusion-v1-5/tokenizer: no part of this model" in said
 
 
-def test_a_model_that_the_release_cannot_run_is_refused(own, tmp_path):
-    model = shutil.copytree(own / "model", tmp_path / "model")
-    content = json.loads((model / "config.json").read_text())
-    content["networks"]["context"] = {"kind": "context", "inputs": 4, "hidden": 4, "outputs": 4}
-    (model / "config.json").write_text(json.dumps(content))
-    shutil.copy(model / "vae.safetensors", model / "context.safetensors")
-    with pytest.raises(ValueError, match="context"):
+def edited(folder, copy, name, change):
+    """A copy of a folder in which a JSON file says something else."""
+    shutil.copytree(folder, copy)
+    content = json.loads((copy / name).read_text())
+    change(content)
+    (copy / name).write_text(json.dumps(content))
+    return copy
+
+
+def test_unets_that_do_not_fit_one_config_are_refused(own, tmp_path):
+    def change(content):
+        content["networks"]["reference"]["out_channels"] += 8
+
+    model = edited(own / "model", tmp_path / "model", "config.json", change)
+    with pytest.raises(ValueError, match="one stable-diffusion-v1-5/unet/config.json for both"):
         convert(ConvertArgs(source=model, output=tmp_path / "out"))
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("sd-vae-ft-mse/config.json", {"scaling_factor": 0.5}, r"vae: expected VAEConfig\("),
+        (
+            "stable-diffusion-v1-5/scheduler/scheduler_config.json",
+            {"steps_offset": 0},
+            r"scheduler_config.json: expected Schedule\(.*steps_offset=1",
+        ),
+        (TOLD, {"recipe": "papier"}, "recipe: expected one of"),
+        (TOLD, {"format": "other"}, f"{TOLD}: expected a magiccolor_jax model"),
+    ],
+)
+def test_what_is_told_must_agree_with_the_files(own_release, tmp_path, name, change, message):
+    pytest.importorskip("torch")
+    copy = edited(own_release, tmp_path / "copy", name, lambda content: content.update(change))
+    with pytest.raises(ValueError, match=message):
+        to_jax(copy, tmp_path, dry_run=True)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("lost", "error", "message"),
+    [
+        ("sd-vae-ft-mse", FileNotFoundError, "sd-vae-ft-mse: no file of weights"),
+        ("vgg19-features.pth", ValueError, r"vgg19: expected VGG19Config\(.*got no weights"),
+    ],
+)
+def test_what_is_told_must_be_there(own_release, tmp_path, lost, error, message):
+    pytest.importorskip("torch")
+    copy = shutil.copytree(own_release, tmp_path / "copy")
+    path = copy / lost
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(error, match=message):
+        to_jax(copy, tmp_path, dry_run=True)
+
+
+@pytest.mark.slow
+def test_a_schedule_of_its_own_travels(started, release, tmp_path):
+    """The download's file of the schedule goes back as it came only where it is still true."""
+    model = edited(
+        started / "start",
+        tmp_path / "model",
+        "config.json",
+        lambda content: content["schedule"].update(prediction_type="v_prediction"),
+    )
+    convert(ConvertArgs(source=model, output=tmp_path / "release"))
+    name = "stable-diffusion-v1-5/scheduler/scheduler_config.json"
+    assert files_of(tmp_path / "release").keys() == files_of(release).keys()
+    assert json.loads((tmp_path / "release" / name).read_text())["prediction_type"] == (
+        "v_prediction"
+    )
+    assert read_config(to_jax(tmp_path / "release", tmp_path)) == read_config(model)
 
 
 @pytest.mark.slow
@@ -204,12 +273,15 @@ def test_a_release_that_was_trained_goes_back_into_its_files(release, started, t
     convert(ConvertArgs(source=run, output=tmp_path / "model"))
     before, after = files_of(release), files_of(tmp_path / "release")
     init = ("stable-diffusion-v1-5/unet/d", "stable-diffusion-v1-5/vae/", "controlnet_lineart/")
-    assert sorted(after) == sorted(name for name in before if not name.startswith(init))
-    changed = {name for name in after if after[name].read_bytes() != before[name].read_bytes()}
+    assert sorted(after) == sorted([TOLD, *(name for name in before if not name.startswith(init))])
+    others = {name for name in before if name in after}
+    changed = {name for name in others if after[name].read_bytes() != before[name].read_bytes()}
     assert changed == {
         name for name in after if name.startswith("MagicColor/") and name.endswith(".safetensors")
     }
-    assert same_networks(to_jax(tmp_path / "release", tmp_path), tmp_path / "model")
+    again = to_jax(tmp_path / "release", tmp_path)
+    assert same_networks(again, tmp_path / "model")
+    assert read_config(again) == read_config(tmp_path / "model")
     assert "conv_out.weight" in TensorFile(after["MagicColor/reference_unet.safetensors"]).specs
 
 
