@@ -12,6 +12,7 @@ import tyro
 Kind = Literal[
     "unet",
     "controlnet",
+    "context",
     "vae",
     "clip_vision",
     "clip_text",

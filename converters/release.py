@@ -1,23 +1,24 @@
 """The release's folder (release.md §1): which of its files feed which networks of ours.
 
-A folder that `--to release` wrote may hold one file more, `TOLD`: what our config.json says and the
-release's files cannot. Such a folder is complete when it has the networks that are named there.
+A folder that `--to release` wrote may hold one file more (told.py); it is complete when it has the
+networks that are named there.
 """
 
-import dataclasses
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from converters import configs, maps
 from converters.plan import Network, Plan, Source, find_weights, open_source, read_json
+from converters.told import AGAIN, TOLD, agreed, read_told
 from converters.weightmap import WeightMap
-from magiccolor_jax.checkpoint import ModelConfig, config_from_json
+from magiccolor_jax.checkpoint import ModelConfig
 from magiccolor_jax.diffusion.schedule import Schedule
 from magiccolor_jax.encoders.dinov2_config import DINOv2Config, infer_config
 from magiccolor_jax.encoders.vgg import VGG19Config
+from magiccolor_jax.models.context import ContextConfig
 from magiccolor_jax.recipe import Recipe
 
 Made = TypeVar("Made")
@@ -56,8 +57,6 @@ INIT = "init/"
 """Before the stems of networks that only trainings begin with."""
 TRAINED = "MagicColor"
 """Folder of what the release has trained; without it, the rest is where a training starts."""
-TOLD = f"{TRAINED}/magiccolor_jax.json"
-"""Our config.json; the release's code passes over it."""
 
 
 def _entry(where: str, *roles: Role, config: str | None = None, needed: bool = True) -> Entry:
@@ -93,6 +92,8 @@ ENTRIES = (
     _entry("controlnet_lineart", _role(f"{INIT}controlnet_lineart", "controlnet"), needed=False),
     _entry(f"{TRAINED}/context", _role("context", "context"), config=TOLD, needed=False),
 )
+
+DOWNLOAD = "docs/release.md lists what to download, and where each file belongs."
 
 START = ("no MagicColor weights: a start for training, not for colouring",)
 
@@ -133,11 +134,13 @@ def plan_release(root: Path) -> Plan:
             return None
 
     sources = [
-        attempt(_open, entry, path, told)
+        attempt(_open, entry, path)
         for entry in ENTRIES
         if (path := found[entry.where]) and _has_config(root, entry)
     ]
-    sources += [attempt(_open_vgg19, p.name) for p in sorted(root.glob(VGG19_PATTERN))[:1]]
+    layers = told and told.networks.get("vgg19")
+    found_vgg19 = sorted(root.glob(VGG19_PATTERN))[:1]
+    sources += [attempt(_open_vgg19, path.name, layers) for path in found_vgg19]
     # What lacks its file is in the report already.
     schedule = attempt(_schedule) if (root / SCHEDULER_CONFIG).is_file() else None
     page = attempt(_page) if (root / UNET_CONFIG).is_file() else None
@@ -147,19 +150,10 @@ def plan_release(root: Path) -> Plan:
     assert schedule is not None and page is not None, "or the report says why not"
     opened = [s for s in sources if s is not None]
     networks = {network.stem: network.config for s in opened for network in s.networks}
+    plain = release_model(networks, page, schedule)
     if told is None:
-        return _finish(root, opened, _model(networks, page, schedule))
-    return _finish(root, opened, _agreed(root, told, networks, schedule))
-
-
-def read_told(root: Path) -> ModelConfig | None:
-    """What `TOLD` says; None where there is none.
-
-    Raises:
-        ValueError: it is damaged.
-    """
-    path = root / TOLD
-    return config_from_json(read_json(path), path) if path.is_file() else None
+        return _finish(root, opened, plain)
+    return _finish(root, opened, agreed(root, told, plain))
 
 
 def _has_config(root: Path, entry: Entry) -> bool:
@@ -197,14 +191,14 @@ def _missing(root: Path, found: dict[str, str | None], told: ModelConfig | None)
     ]
     if not missing:
         return []
-    return [
-        f"{root}: not a complete download of the release:\n  "
-        + "\n  ".join(missing)
-        + "\ndocs/release.md lists what to download, and where each file belongs."
-    ]
+    lines = "\n  ".join(missing)
+    if told is not None:
+        return [f"{root}: has not all that {TOLD} names:\n  {lines}\n{AGAIN}"]
+    ours = f"\n{TOLD}: {AGAIN}" if TOLD in wanted else ""
+    return [f"{root}: not a complete download of the release:\n  {lines}\n{DOWNLOAD}{ours}"]
 
 
-def _open(root: Path, entry: Entry, path: str, told: ModelConfig | None) -> Source:
+def _open(root: Path, entry: Entry, path: str) -> Source:
     files = open_source(root, path)
     keys = {key: spec.shape for file in files for key, spec in file.specs.items()}
     # A vision-only CLIP download has no text tower.
@@ -219,7 +213,7 @@ def _open(root: Path, entry: Entry, path: str, told: ModelConfig | None) -> Sour
         Network(
             stem=role.stem,
             kind=role.kind,
-            config=_config(root, entry, role, keys, told),
+            config=_config(root, entry, role, keys),
             weight_map=role.weight_map,
         )
         for role in roles
@@ -229,19 +223,11 @@ def _open(root: Path, entry: Entry, path: str, told: ModelConfig | None) -> Sour
     return source
 
 
-def _config(
-    root: Path,
-    entry: Entry,
-    role: Role,
-    keys: dict[str, tuple[int, ...]],
-    told: ModelConfig | None,
-) -> Any:
+def _config(root: Path, entry: Entry, role: Role, keys: dict[str, tuple[int, ...]]) -> Any:
     """The network's sizes; DINOv2's official ones are known by their shapes."""
     path = root / entry.config
     if role.kind == "context":
-        if told is None or role.stem not in told.networks:
-            raise ValueError(f"{path}: must give the sizes of {entry.where}, and does not")
-        return told.networks[role.stem]
+        return infer_context(keys, str(root / entry.where))
     if role.kind == "dinov2":
         path = path if path.is_file() else root / entry.where / "config.json"
         if not path.is_file():
@@ -261,6 +247,24 @@ def infer_dinov2(keys: dict[str, tuple[int, ...]], expected: Path) -> DINOv2Conf
         raise ValueError(f"{error} (as {expected})") from None
 
 
+def infer_context(shapes: Mapping[str, tuple[int, ...]], where: str) -> ContextConfig:
+    """The widths of the context's network, by its shapes.
+
+    Raises:
+        ValueError: the file has not its layers.
+    """
+    try:
+        (inputs,), (hidden, _), (outputs, _) = (
+            shapes[f"{name}.weight"] for name in ("norm", "proj_in", "proj_out")
+        )
+    except (KeyError, ValueError):
+        raise ValueError(
+            f"{where}: expected the context's network (norm, proj_in, proj_out), got "
+            f"{', '.join(list(shapes)[:4])}"
+        ) from None
+    return ContextConfig(inputs=inputs, hidden=hidden, outputs=outputs)
+
+
 def infer_vgg19(shapes: dict[str, tuple[int, ...]], where: str) -> VGG19Config:
     """The widths of a torchvision file, by its shapes.
 
@@ -273,52 +277,33 @@ def infer_vgg19(shapes: dict[str, tuple[int, ...]], where: str) -> VGG19Config:
     return VGG19Config(widths=tuple(shapes[key][0] for key in firsts))
 
 
-def _open_vgg19(root: Path, name: str) -> Source:
+def _open_vgg19(root: Path, name: str, told: VGG19Config | None) -> Source:
+    """Widths are in the file; which layers are looked at may be told."""
     files = open_source(root, name)
     shapes = {key: spec.shape for file in files for key, spec in file.specs.items()}
     config = infer_vgg19(shapes, str(root / name))
+    config = told if told is not None and told.widths == config.widths else config
     network = Network(stem="vgg19", kind="vgg19", config=config, weight_map=maps.VGG19)
     source = Source(path=name, files=files, networks=(network,))
     source.check()
     return source
 
 
-def _model(networks: dict[str, Any], page: int, schedule: Schedule) -> ModelConfig:
+def release_model(networks: Mapping[str, Any], page: int, schedule: Schedule) -> ModelConfig:
     """What the release's own files amount to."""
     sizes = configs.read_sizes(page, networks.get("clip_vision"), networks.get("dinov2"))
-    return ModelConfig(networks=networks, recipe=Recipe.release(), sizes=sizes, schedule=schedule)
-
-
-def _agreed(
-    root: Path, told: ModelConfig, networks: dict[str, Any], schedule: Schedule
-) -> ModelConfig:
-    """What `TOLD` says, for the networks that are there.
-
-    Raises:
-        ValueError: the other files say something else.
-    """
-    stems = [stem for stem in told.networks if networks.get(stem) != told.networks[stem]]
-    report = [
-        f"  {stem}: expected {told.networks[stem]}, got {networks.get(stem, 'no weights')}"
-        for stem in stems
-    ]
-    if schedule != told.schedule:
-        report.append(f"  {SCHEDULER_CONFIG}: expected {told.schedule}, got {schedule}")
-    if report:
-        text = "\n".join(report)
-        raise ValueError(
-            f"{root / TOLD}: must say the same as the files that it came with:\n{text}\nundo what "
-            "was changed, or remove this file where the folder shall be read as the release is"
-        )
-    others = {stem: config for stem, config in networks.items() if stem not in told.networks}
-    return dataclasses.replace(told, networks=told.networks | others)
+    return ModelConfig(
+        networks=dict(networks), recipe=Recipe.release(), sizes=sizes, schedule=schedule
+    )
 
 
 def _finish(root: Path, sources: list[Source], model: ModelConfig) -> Plan:
     used = {str(f.path.relative_to(root)) for source in sources for f in source.files}
     verbatim, left_out = _sort_files(root, used)
     notes = [*(START if is_start(root) else ())]
-    if TOLD not in verbatim:
+    if TOLD in verbatim:
+        notes.append(f"recipe, sizes and default steps are those of {TOLD}")
+    else:
         notes += _lacking(model.networks)
     notes += [f"left out, no part of the conversion: {name}" for name in left_out]
     return Plan(

@@ -2,12 +2,20 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from converters import configs, maps
+from converters.command import Kind
 from converters.plan import INDEX, Network, Plan, Source, find_weights, open_source, read_json
-from converters.release import TEXT_LIMIT, TEXT_SUFFIXES, infer_dinov2, infer_vgg19, is_release
-from magiccolor_jax.checkpoint import KINDS, ModelConfig
+from converters.release import (
+    TEXT_LIMIT,
+    TEXT_SUFFIXES,
+    infer_context,
+    infer_dinov2,
+    infer_vgg19,
+    is_release,
+)
+from magiccolor_jax.checkpoint import ModelConfig
 from magiccolor_jax.encoders.clip_config import CLIPTextConfig, CLIPVisionConfig
 from magiccolor_jax.encoders.inception import InceptionConfig
 from magiccolor_jax.encoders.vae import VAEConfig
@@ -31,6 +39,7 @@ LINE_MARKERS = (
 MARKERS = (
     ("controlnet", ("controlnet_cond_embedding.conv_in.weight",)),
     ("unet", ("time_embedding.linear_1.weight", "up_blocks.0.resnets.0.norm1.weight")),
+    ("context", ("norm.weight", "proj_in.weight", "proj_out.weight")),
     ("vae", ("encoder.conv_in.weight", "decoder.conv_in.weight")),
     ("clip_vision", (VISION_TOWER,)),
     ("clip_text", (TEXT_TOWER,)),
@@ -114,7 +123,7 @@ def detect_kind(keys: Shapes, path: Path) -> str:
             return kind
     raise ValueError(
         f"{path}: the keys are of no network that we have ({', '.join(list(keys)[:4])}, ...); "
-        f"if you know better, say so by --kind: {', '.join(KINDS)}"
+        f"if you know better, say so by --kind: {', '.join(get_args(Kind))}"
     )
 
 
@@ -148,6 +157,8 @@ def _config(kind: str, path: Path | None, shapes: Shapes, where: Path) -> Any:
         roles = {"head": "conv_norm_out.weight" in shapes}
     elif kind == "controlnet":
         roles = {"adapter": "dino_adapter.0.weight" in shapes}
+    if kind == "context":
+        return infer_context(shapes, str(where))
     if kind == "vgg19":
         return infer_vgg19(dict(shapes), str(where))
     if kind in LINE_SIZES:

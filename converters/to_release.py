@@ -4,22 +4,31 @@ What was converted goes back into the files that it came from. What a training a
 was a PyTorch file, gets the release's name for it. Such new files suit the release's loader, which
 passes over what it does not know, and a strict one of diffusers alike: the reference UNet gets the
 head that it does not use, and the sketch guider none of the release's unused adapter. What a model
-is and the release's files cannot say goes into a file of ours beside them, `release.TOLD`.
+is and the release's files cannot say goes into a file of ours beside them, told.py.
 """
 
 import dataclasses
+import functools
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from converters import maps
-from converters.configs import read_sizes
+from converters.configs import from_hf, named, read_page
 from converters.containers import FileRecord
 from converters.folder import Folder
 from converters.manifest import SourceRecord
 from converters.plan import INDEX, read_json
-from converters.release import ENTRIES, SCHEDULER_CONFIG, SD15, TOLD, UNET_CONFIG, Entry
+from converters.release import (
+    ENTRIES,
+    SCHEDULER_CONFIG,
+    SD15,
+    UNET_CONFIG,
+    Entry,
+    Role,
+    release_model,
+)
 from converters.to_diffusers import DIFFUSERS_KINDS
 from converters.to_torch import (
     Export,
@@ -31,14 +40,12 @@ from converters.to_torch import (
     new_file,
     unused,
 )
+from converters.told import TOLD, WHOLE
 from converters.write_configs import clip_to_hf, schedule_to_hf, to_hf
-from magiccolor_jax.checkpoint import ModelConfig, SamplingDefaults, config_from_json
+from magiccolor_jax.checkpoint import ModelConfig
 from magiccolor_jax.diffusion.schedule import Schedule
-from magiccolor_jax.recipe import Recipe
+from magiccolor_jax.encoders.vgg import VGG19Config
 from magiccolor_jax.tensorfile import TensorSpec
-
-WHOLE = ("denoiser", "sketch_guider")
-"""Networks of a model that colours; by these a model of our own is told from a single network."""
 
 VGG19 = "vgg19-features.pth"
 """A file of torchvision's names without its classifier, which we do not keep."""
@@ -73,7 +80,28 @@ def plan_return(folder: Folder) -> Export:
             for source in dropped
         ),
     )
-    return _complete(folder, came, {stem for s in kept for stem in s.networks}) if whole else came
+    if not whole:
+        return came
+    covered = {stem for source in kept for stem in source.networks}
+    model, notes = _placed(folder.model, covered)
+    whole_folder = dataclasses.replace(folder, model=model)
+    return _complete(whole_folder, dataclasses.replace(came, notes=(*came.notes, *notes)), covered)
+
+
+def _placed(model: ModelConfig, covered: Collection[str]) -> tuple[ModelConfig, list[str]]:
+    """(the model as the release's files can hold it, what that leaves out)."""
+    firsts = {role.stem: entry.roles[0].stem for entry in ENTRIES for role in entry.roles}
+    networks, notes = dict(model.networks), []
+    for stem in model.networks:
+        known = stem == "vgg19" or firsts.get(stem) in model.networks
+        if stem not in covered and not known:
+            del networks[stem]
+            notes.append(f"{stem}: left out, the release has no file for it")
+    if (reference := networks.get("reference")) is not None and not reference.head:
+        # Means nothing without a head, and both UNets have one config.json.
+        outputs = networks["denoiser"].out_channels
+        networks["reference"] = dataclasses.replace(reference, out_channels=outputs)
+    return dataclasses.replace(model, networks=networks), notes
 
 
 def _returned(folder: Folder, source: SourceRecord, record: FileRecord) -> OutputFile:
@@ -104,7 +132,7 @@ def _texts_of(
     def tells_of_nothing(name: str) -> bool:
         path = Path(name)
         alone = path.parent in described and name != UNET_CONFIG
-        return alone and (path.name == "config.json" or bool(INDEX.search(name)))
+        return name == TOLD or alone and (path.name == "config.json" or bool(INDEX.search(name)))
 
     return {name: p for name, p in folder.verbatim.items() if not tells_of_nothing(name)}
 
@@ -113,44 +141,75 @@ def _complete(folder: Folder, came: Export, covered: Collection[str]) -> Export:
     """Adds the release's files for every network that came from none, and says what is missing.
 
     Raises:
-        ValueError: as `_put_config`.
+        ValueError: as `_configs`.
     """
     model = folder.model
-    copies = _still_true(model, came.copies)
-    files, texts, notes = [], {SCHEDULER_CONFIG: schedule_to_hf(model.schedule)}, []
+    files, notes = [], []
     for entry in ENTRIES:
         first = entry.roles[0].stem
         if first in model.networks and first not in covered:
             files.append(new_file(_path(entry), _made(folder, entry)))
-            if entry.config != TOLD:
-                _put_config(folder, entry, texts)
         elif first not in model.networks and entry.needed:
             notes.append(f"{entry.where}: this model has no {first}; the release's code needs it")
     if "vgg19" in model.networks and "vgg19" not in covered:
         origins = network_origins(folder.tensors["vgg19"], "vgg19", maps.TORCHVISION)
         files.append(new_file(VGG19, dict(origins)))
-    if not any(name.startswith(TEXTS) for name in copies):
+    if not any(name.startswith(TEXTS) for name in came.copies):
         notes.append(f"{TEXTS}: no part of this model; the release's code needs the download's")
+    texts = _configs(folder, came.copies, covered)
     if unsaid := _unsaid(model):
         texts[TOLD] = model.to_json()
         notes.append(f"{TOLD}: only our converter reads it, for {', '.join(unsaid)}")
-    written = {
-        name: json.dumps(content, indent=2) + "\n"
-        for name, content in texts.items()
-        if name not in copies
-    }
     return Export(
-        files=(*came.files, *files), copies=copies, texts=written, notes=(*came.notes, *notes)
+        files=(*came.files, *files),
+        copies={name: path for name, path in came.copies.items() if name not in texts},
+        texts={name: json.dumps(content, indent=2) + "\n" for name, content in texts.items()},
+        notes=(*came.notes, *notes),
     )
 
 
-def _still_true(model: ModelConfig, copies: dict[str, Path]) -> dict[str, Path]:
-    """The small files, but those of the whole model that it has grown out of."""
-    says: dict[str, Callable[[Path], bool]] = {
-        SCHEDULER_CONFIG: lambda path: Schedule.from_hf(read_json(path)) == model.schedule,
-        TOLD: lambda path: config_from_json(read_json(path), path) == model,
-    }
-    return {name: path for name, path in copies.items() if name not in says or says[name](path)}
+def _configs(
+    folder: Folder, copies: Mapping[str, Path], covered: Collection[str]
+) -> dict[str, dict[str, Any]]:
+    """The release's configs that are not among the small files, or that the model has outgrown.
+
+    Raises:
+        ValueError: the networks that share one have not the same sizes, or a copy is damaged.
+    """
+    model, texts = folder.model, {}
+    if not _says(copies.get(SCHEDULER_CONFIG), Schedule.from_hf, model.schedule):
+        texts[SCHEDULER_CONFIG] = schedule_to_hf(model.schedule)
+    for name in dict.fromkeys(entry.config for entry in ENTRIES if entry.config != TOLD):
+        entries = [e for e in ENTRIES if e.config == name and e.roles[0].stem in model.networks]
+        roles = [r for entry in entries for r in entry.roles if r.stem in model.networks]
+        true = [
+            _says(copies.get(name), functools.partial(_read, role, name), model.networks[role.stem])
+            for role in roles
+        ]
+        if name == UNET_CONFIG:
+            true.append(_says(copies.get(name), read_page, model.sizes.page))
+        told_by_shapes = name not in copies and covered.issuperset(role.stem for role in roles)
+        if all(true) or told_by_shapes:
+            continue
+        contents = [_config(folder, entry) for entry in entries]
+        if any(content != contents[0] for content in contents):
+            stems = " and ".join(entry.roles[0].stem for entry in entries)
+            raise ValueError(
+                f"{folder.path}: {stems} share one {name} in the release: expected the same sizes, "
+                f"got {' and '.join(map(str, contents))}; use `--to diffusers`, where each has its "
+                "own"
+            )
+        texts[name] = contents[0]
+    return texts
+
+
+def _says(copy: Path | None, read: Callable[[dict[str, Any]], Any], expected: Any) -> bool:
+    """Whether a small file is there and amounts to what is expected."""
+    return copy is not None and named(copy, lambda: read(read_json(copy))) == expected
+
+
+def _read(role: Role, name: str, content: dict[str, Any]) -> Any:
+    return from_hf(role.kind, content, Path(name), **role.overrides)
 
 
 def _path(entry: Entry) -> str:
@@ -172,23 +231,6 @@ def _made(folder: Folder, entry: Entry) -> Origins:
     return origins
 
 
-def _put_config(folder: Folder, entry: Entry, texts: dict[str, dict[str, Any]]) -> None:
-    """Adds an entry's config.json, which the two UNets share.
-
-    Raises:
-        ValueError: they have not the same sizes.
-    """
-    content = _config(folder, entry)
-    others = texts.setdefault(entry.config, content)
-    if content != others:
-        stem = entry.roles[0].stem
-        raise ValueError(
-            f"{folder.path}: the release has one {entry.config} for both UNets: expected {stem} to "
-            f"be {others}, got {content}; where only `out_channels` differs, which means nothing "
-            f"without a head, make it the same in config.json's networks.{stem}"
-        )
-
-
 def _config(folder: Folder, entry: Entry) -> dict[str, Any]:
     """The content of an entry's config.json; DINOv2's too, whose sizes need not be official."""
     networks = folder.model.networks
@@ -201,18 +243,20 @@ def _config(folder: Folder, entry: Entry) -> dict[str, Any]:
 def _unsaid(model: ModelConfig) -> list[str]:
     """What config.json says, and the release's files cannot."""
     networks = model.networks
-    sizes = read_sizes(model.sizes.page, networks.get("clip_vision"), networks.get("dinov2"))
+    plain = release_model(networks, model.sizes.page, model.schedule)
     needed = {entry.roles[0].stem for entry in ENTRIES if entry.needed}
+    vgg19 = networks.get("vgg19")
+    recipe = model.recipe.to_json()
     beyond = {
-        f"recipe {_name(model.recipe)}": model.recipe != Recipe.release(),
-        f"{model.sizes}": model.sizes != sizes,
-        f"{model.sampling}": model.sampling != SamplingDefaults(),
+        f"recipe {recipe if isinstance(recipe, str) else 'of its own'}": (
+            model.recipe != plain.recipe
+        ),
+        f"{model.sizes}": model.sizes != plain.sizes,
+        f"{model.sampling}": model.sampling != plain.sampling,
         "the context's network": "context" in networks,
-        "the networks that are not there": bool(needed - networks.keys()),
+        "which networks there are": bool(needed - networks.keys()),
+        "which layers of VGG-19 are looked at": (
+            vgg19 is not None and vgg19 != VGG19Config(widths=vgg19.widths)
+        ),
     }
     return [what for what, yes in beyond.items() if yes]
-
-
-def _name(recipe: Recipe) -> str:
-    written = recipe.to_json()
-    return written if isinstance(written, str) else "of this model"

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from magiccolor_jax.diffusion.samplers import SAMPLERS
 from magiccolor_jax.diffusion.schedule import Schedule
 from magiccolor_jax.encoders.clip import CLIPText, CLIPVision
 from magiccolor_jax.encoders.clip_config import CLIPTextConfig, CLIPVisionConfig
@@ -189,15 +190,38 @@ def config_from_json(content: Any, path: Path) -> ModelConfig:
         return ModelConfig(
             networks={name: network_from_json(v, f"{path}: {name}") for name, v in networks},
             recipe=Recipe.from_json(content["recipe"]),
-            sizes=Sizes(**content["sizes"]),
+            sizes=_sizes(content["sizes"], path),
             schedule=Schedule(**content["schedule"]),
-            sampling=SamplingDefaults(**content.get("sampling", {})),
+            sampling=_sampling(content.get("sampling", {}), path),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path}: expected networks, recipe, sizes and schedule as `magiccolor convert` writes "
             f"them, got {type(error).__name__}: {error}; undo the edit or convert the source again"
         ) from None
+
+
+def _sizes(content: dict[str, Any], path: Path) -> Sizes:
+    sizes = Sizes(**content)
+    if wrong := {k: v for k, v in content.items() if type(v) is not int or v < 1}:
+        raise ValueError(f"{path}: sizes must be whole numbers of pixels, at least 1: got {wrong}")
+    return sizes
+
+
+def _sampling(content: dict[str, Any], path: Path) -> SamplingDefaults:
+    sampling = SamplingDefaults(**content)
+    steps, guidance, sampler = sampling
+    if (
+        type(steps) is not int
+        or steps < 1
+        or type(guidance) not in (int, float)
+        or sampler not in SAMPLERS
+    ):
+        raise ValueError(
+            f"{path}: sampling must have steps of at least 1, a number as guidance, and a sampler "
+            f"of {', '.join(SAMPLERS)}: got {content}"
+        )
+    return sampling
 
 
 def parameter_shapes(cfg: Any) -> dict[str, tuple[int, ...]]:

@@ -18,6 +18,7 @@ from magiccolor_jax.checkpoint import (
     KINDS,
     ModelConfig,
     SamplingDefaults,
+    config_from_json,
     load_network,
     network_from_json,
     network_to_json,
@@ -110,6 +111,23 @@ CONFIG = ModelConfig(
     sizes=Sizes(page=128, canvas=128, reference=56, patch=14, clip=32),
     sampling=SamplingDefaults(steps=7, guidance=2.0, sampler="dpmpp_2m"),
 )
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("sizes", {"page": "512"}, "sizes must be whole numbers of pixels.*got {'page': '512'}"),
+        ("sizes", {"canvas": -3}, "got {'canvas': -3}"),
+        ("sampling", {"steps": 0}, "steps of at least 1"),
+        ("sampling", {"guidance": "high"}, "a number as guidance"),
+        ("sampling", {"sampler": "foo"}, "a sampler of ddim, dpmpp_2m: got"),
+    ],
+)
+def test_sizes_and_defaults_are_checked(part, change, message, tmp_path):
+    content = CONFIG.to_json()
+    content[part] |= change
+    with pytest.raises(ValueError, match=message):
+        config_from_json(content, tmp_path)
 
 
 def test_folders_from_before_the_sampling_defaults_have_them(tmp_path):
