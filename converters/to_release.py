@@ -188,7 +188,7 @@ def _configs(
         ]
         if name == UNET_CONFIG:
             true.append(_says(copies.get(name), read_page, model.sizes.page))
-        told_by_shapes = name not in copies and covered.issuperset(role.stem for role in roles)
+        told_by_shapes = name not in copies and all(role.stem in covered for role in roles)
         if all(true) or told_by_shapes:
             continue
         contents = [_config(folder, entry) for entry in entries]
