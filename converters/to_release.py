@@ -113,7 +113,8 @@ def _returned(folder: Folder, source: SourceRecord, record: FileRecord) -> Outpu
             origins |= network_origins(folder.tensors[stem], kind, style)
     if lost := [key for key in record.tensors if key not in origins]:
         raise ValueError(
-            f"{folder.path}: {record.path} had {len(lost)} tensors that are not here: {lost[:8]}"
+            f"{folder.path}: {record.path} had {len(lost)} tensors that are not here: {lost[:8]}; "
+            f"have all its networks ({', '.join(source.networks)}), or use `--to diffusers`"
         )
     # Types are what the folder has now: a training may have changed them since.
     tensors = {
