@@ -204,6 +204,10 @@ def render(document: Element, crisp: bool) -> UInt8[np.ndarray, "R R 4"]:
         )
     except ValueError:
         raise DrawingError("damaged") from None
+    except BaseException as error:  # of a panic in Rust, whose class cannot be imported
+        if type(error).__name__ != "PanicException":
+            raise
+        raise DrawingError("resvg cannot draw it") from None
     return np.array(Image.open(io.BytesIO(bytes(found))).convert("RGBA"))
 
 

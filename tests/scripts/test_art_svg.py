@@ -175,6 +175,24 @@ def test_what_cannot_be_drawn_says_why(data, why):
         read_svg(data)
 
 
+class PanicException(BaseException):
+    """As what is written in Rust raises: of a class that cannot be imported."""
+
+
+@pytest.mark.parametrize(
+    ("raised", "seen"), [(PanicException, DrawingError), (KeyboardInterrupt, KeyboardInterrupt)]
+)
+def test_a_panic_of_resvg_costs_one_drawing(raised, seen, monkeypatch):
+    resvg = pytest.importorskip("resvg_py")
+
+    def fail(**_):
+        raise raised
+
+    monkeypatch.setattr(resvg, "svg_to_bytes", fail)
+    with pytest.raises(seen):
+        render(document("<circle r='4'/>"), crisp=True)
+
+
 def test_sizes_are_read_in_their_units():
     assert read_svg(b"<svg width='1in' height='.5in'/>").canvas == (0, 0, 96, 48)
     assert read_svg(b"<svg width='9' viewBox='-1,2 3e1 4'/>").canvas == (-1, 2, 30, 4)
