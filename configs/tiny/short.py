@@ -5,7 +5,11 @@ of docs/training.md.
 Command: magiccolor train tiny/short --init runs/tiny/start --out runs/tiny/short
     --data.sources art:ART.npz --data.validation art-objects:ART.npz
     The ablations add --stage.losses.no-edge, --stage.losses.color 0 or --stage.no-instance-guider;
-    --stage.no-encoder leaves the reference encoder as it is in runs/tiny/start.
+    --stage.no-encoder leaves the reference encoder as it is in runs/tiny/start. To go on from the
+    embedded model: --steps 160, --init magiccolor_jax/assets/models/tiny, and --stage.origins with
+    each of denoiser, reference, sketch_guider, instance_guider, context and dinov2 twice.
+Expected: a held-out denoising loss of 0.437 after 240 steps, 10 minutes on two idle CPU cores
+    beside 5 of compiling; without the instance guider 0.495.
 """
 
 import runpy
