@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from converters import configs, maps
 from converters.plan import Network, Plan, Source, find_weights, open_source, read_json
-from converters.told import AGAIN, TOLD, agreed, read_told
+from converters.told import AGAIN, TOLD, TRAINED, agreed, read_told
 from converters.weightmap import WeightMap
 from magiccolor_jax.checkpoint import ModelConfig
 from magiccolor_jax.diffusion.schedule import Schedule
@@ -55,8 +55,6 @@ DINOV2 = "dinov2_vitl14_reg4_pretrain"
 VGG19_PATTERN = "vgg19-*.pth"
 INIT = "init/"
 """Before the stems of networks that only trainings begin with."""
-TRAINED = "MagicColor"
-"""Folder of what the release has trained; without it, the rest is where a training starts."""
 
 
 def _entry(where: str, *roles: Role, config: str | None = None, needed: bool = True) -> Entry:
@@ -138,9 +136,7 @@ def plan_release(root: Path) -> Plan:
         for entry in ENTRIES
         if (path := found[entry.where]) and _has_config(root, entry)
     ]
-    layers = told and told.networks.get("vgg19")
-    found_vgg19 = sorted(root.glob(VGG19_PATTERN))[:1]
-    sources += [attempt(_open_vgg19, path.name, layers) for path in found_vgg19]
+    sources += [attempt(_open_vgg19, p.name, told) for p in sorted(root.glob(VGG19_PATTERN))[:1]]
     # What lacks its file is in the report already.
     schedule = attempt(_schedule) if (root / SCHEDULER_CONFIG).is_file() else None
     page = attempt(_page) if (root / UNET_CONFIG).is_file() else None
@@ -277,12 +273,14 @@ def infer_vgg19(shapes: dict[str, tuple[int, ...]], where: str) -> VGG19Config:
     return VGG19Config(widths=tuple(shapes[key][0] for key in firsts))
 
 
-def _open_vgg19(root: Path, name: str, told: VGG19Config | None) -> Source:
+def _open_vgg19(root: Path, name: str, told: ModelConfig | None) -> Source:
     """Widths are in the file; which layers are looked at may be told."""
     files = open_source(root, name)
     shapes = {key: spec.shape for file in files for key, spec in file.specs.items()}
     config = infer_vgg19(shapes, str(root / name))
-    config = told if told is not None and told.widths == config.widths else config
+    known = told and told.networks.get("vgg19")
+    if isinstance(known, VGG19Config) and known.widths == config.widths:
+        config = known
     network = Network(stem="vgg19", kind="vgg19", config=config, weight_map=maps.VGG19)
     source = Source(path=name, files=files, networks=(network,))
     source.check()

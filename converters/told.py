@@ -13,7 +13,10 @@ from converters import configs
 from converters.plan import read_json
 from magiccolor_jax.checkpoint import ModelConfig, config_from_json
 
-TOLD = "MagicColor/magiccolor_jax.json"
+TRAINED = "MagicColor"
+"""Folder of what the release has trained; without it, the rest is where a training starts."""
+
+TOLD = f"{TRAINED}/magiccolor_jax.json"
 
 WHOLE = ("denoiser", "sketch_guider")
 """Networks of a model that colours; by these a model of our own is told from a single network."""

@@ -152,6 +152,16 @@ def test_what_is_told_must_agree_with_the_files(release, tmp_path, name, change,
 
 
 @pytest.mark.torch
+def test_a_network_of_another_kind_is_named(release, tmp_path):
+    def change(content):
+        content["networks"]["vgg19"] = content["networks"]["vae"]
+
+    copy = edited(release, tmp_path / "copy", TOLD, change)
+    with pytest.raises(ValueError, match=r"  vgg19: expected VAEConfig\(.*, got VGG19Config\("):
+        to_jax(copy, tmp_path, dry_run=True)
+
+
+@pytest.mark.torch
 @pytest.mark.parametrize(
     ("lost", "error", "message"),
     [
