@@ -67,21 +67,37 @@ def verify(plan: Plan, folder: Path) -> None:
     Raises:
         ValueError: a network differs by more than `LIMIT`.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        for side in ("torch", "jax"):
-            command = [sys.executable, "-m", "converters.verify", side, folder, plan.root, scratch]
-            done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-            if done.returncode:
-                raise ValueError(f"--verify: the {side} side failed:\n{done.stderr[-2000:]}")
-        differences = {stem: _difference(Path(scratch), stem) for stem in plan.model.networks}
-    for stem, difference in differences.items():
+    differences = compare(folder, plan.root, list(plan.model.networks))
+    worst = {stem: float(np.max(list(each.values()))) for stem, each in differences.items()}
+    for stem, difference in worst.items():
         print(f"{stem:24} largest relative difference {difference:.1e}")
-    if wrong := [stem for stem, difference in differences.items() if not difference <= LIMIT]:
+    if wrong := [stem for stem, difference in worst.items() if not difference <= LIMIT]:
         raise ValueError(f"{folder}: differs from PyTorch by more than {LIMIT}: {wrong}")
 
 
-def _difference(scratch: Path, stem: str) -> float:
-    """Largest difference over all outputs, relative to each output's largest value; NaN if any is.
+def compare(folder: Path, root: Path, stems: list[str]) -> dict[str, dict[str, float]]:
+    """Runs every network of a converted folder on both sides.
+
+    Args:
+        root: the folder that it was converted from.
+
+    Returns:
+        Network -> output -> largest difference, relative to PyTorch's largest value.
+
+    Raises:
+        ValueError: a side failed, or the two have not the same outputs.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        for side in ("torch", "jax"):
+            command = [sys.executable, "-m", "converters.verify", side, folder, root, scratch]
+            done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+            if done.returncode:
+                raise ValueError(f"--verify: the {side} side failed:\n{done.stderr[-2000:]}")
+        return {stem: differences(Path(scratch), stem) for stem in stems}
+
+
+def differences(scratch: Path, stem: str) -> dict[str, float]:
+    """Output -> largest difference, relative to PyTorch's largest value; NaN if any is.
 
     Raises:
         ValueError: the two sides have not the same outputs.
@@ -90,8 +106,9 @@ def _difference(scratch: Path, stem: str) -> float:
     shapes = [{name: value.shape for name, value in side.items()} for side in (ours, theirs)]
     if shapes[0] != shapes[1]:
         raise ValueError(f"--verify: {stem}: outputs {shapes[0]} in JAX, {shapes[1]} in PyTorch")
-    worst = [np.abs(ours[name] - x).max() / np.abs(x).max() for name, x in theirs.items()]
-    return float(np.max(worst))  # unlike Python's own, it does not lose a NaN
+    return {
+        name: float(np.abs(ours[name] - x).max() / np.abs(x).max()) for name, x in theirs.items()
+    }
 
 
 def result_path(scratch: Path, side: str, stem: str) -> Path:
@@ -137,6 +154,9 @@ def random_inputs(config: Any) -> Arrays:
     if kind == "sam":
         inputs["points"] = config.image_size * generator.random((2, 1, 2), np.float32)
         inputs["labels"] = np.array([[1], [0]])
+        corners = config.image_size * generator.random((2, 2, 2), np.float32)
+        inputs["boxes"] = np.sort(corners, axis=1).reshape(2, 4)
+        inputs["earlier"] = 4 * normal(1, config.mask_size, config.mask_size)
     return inputs
 
 
@@ -177,11 +197,19 @@ def _jax_vgg19(network: Any, inputs: Arrays) -> Named:
 def _jax_sam(network: Any, inputs: Arrays) -> Named:
     embedding = network.embed(inputs["pixels"])
     yield "embedding", embedding
-    points = np.pad(inputs["points"], ((0, 0), (0, 1), (0, 0)))
-    labels = np.pad(inputs["labels"], ((0, 0), (0, 1)), constant_values=NO_POINT)
-    found = network.decode(embedding[0], points, labels)
-    yield "masks", np.moveaxis(found.logits[:, 1:], 1, -1)
-    yield "quality", found.quality[:, 1:]
+    points, labels = inputs["points"], inputs["labels"]
+    corners, ends = inputs["boxes"].reshape(-1, 2, 2), np.broadcast_to([2, 3], (len(points), 2))
+    ended = (
+        np.pad(points, ((0, 0), (0, 1), (0, 0))),
+        np.pad(labels, ((0, 0), (0, 1)), constant_values=NO_POINT),
+    )
+    boxed = np.concatenate([points, corners], axis=1), np.concatenate([labels, ends], axis=1)
+    earlier = np.repeat(inputs["earlier"], len(points), axis=0)
+    prompts = {"points": (*ended, None), "boxes": (*boxed, None), "masks": (*ended, earlier)}
+    for name, prompt in prompts.items():
+        found = network.decode(embedding[0], *prompt)
+        yield f"masks of {name}", np.moveaxis(found.logits[:, 1:], 1, -1)
+        yield f"quality of {name}", found.quality[:, 1:]
 
 
 def _jax_lines(network: Any, inputs: Arrays) -> Named:

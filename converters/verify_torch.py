@@ -185,9 +185,15 @@ def _sam(config: Any, state: State, inputs: State) -> Named:
     embedding = model.get_image_embeddings(inputs["pixels"])
     yield "embedding", embedding
     points, labels = inputs["points"][None], inputs["labels"][None]
-    found = model(image_embeddings=embedding, input_points=points, input_labels=labels)
-    yield "masks", found.pred_masks[0]
-    yield "quality", found.iou_scores[0]
+    prompts: dict[str, State] = {
+        "points": {},
+        "boxes": {"input_boxes": inputs["boxes"][None]},
+        "masks": {"input_masks": inputs["earlier"][None]},
+    }
+    for name, more in prompts.items():
+        found = model(image_embeddings=embedding, input_points=points, input_labels=labels, **more)
+        yield f"masks of {name}", found.pred_masks[0]
+        yield f"quality of {name}", found.iou_scores[0]
 
 
 def _vgg19(config: Any, state: State, inputs: State) -> Named:

@@ -31,7 +31,7 @@ from magiccolor_jax.segment.predictor import Predictor
 from magiccolor_jax.segment.sam import SAM
 from magiccolor_jax.segment.sam_config import SAMConfig
 
-SETTINGS = {"pred_iou_thresh": -10.0, "stability_score_thresh": 0.0, "box_nms_thresh": 0.97}
+SETTINGS = {"pred_iou_thresh": -10.0, "stability_score_thresh": 0.0, "box_nms_thresh": 1.0}
 """So that masks of drawn weights pass."""
 
 

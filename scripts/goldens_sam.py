@@ -1,7 +1,8 @@
 """What segment-anything makes of prompts and grids, for tests/segment/test_automatic.py.
 
     python3.11 -m venv ORACLE
-    ORACLE/bin/pip install torch==2.14.1 torchvision==0.29.1 segment-anything opencv-python-headless
+    ORACLE/bin/pip install torch==2.14.1 torchvision==0.29.1
+    ORACLE/bin/pip install segment-anything opencv-python-headless jaxtyping
     ORACLE/bin/python scripts/goldens_sam.py
 
 torchvision does not live with this project's PyTorch, so the venv is one of its own, outside the
