@@ -28,6 +28,7 @@ from magiccolor_jax.data.pictures import CaseError, read_picture
 from magiccolor_jax.data.scenes import Scene, Source
 from magiccolor_jax.data.sources import folder_of, kind_of, split_kind
 from magiccolor_jax.files import sha256_of
+from magiccolor_jax.prepare.claims import read_once
 from magiccolor_jax.prepare.clips import Clip
 from magiccolor_jax.prepare.coco import Folders, coco_units
 from magiccolor_jax.prepare.credits import Credits
@@ -74,32 +75,7 @@ def list_inputs(texts: Sequence[str], around: Around) -> tuple[Listed, str]:
             "another --out"
         )
     marks += [f"{each.kind} {each.name} {mark_of(each.path, around.out)}" for each in listed]
-    return _once(listed), "\n".join(marks)
-
-
-def _once(listed: Listed) -> Listed:
-    """Each file under its first name. Under another, where inputs overlap or a link leads to it, it
-    is left out, for it could be held out and trained on at the same time."""
-    names: dict[Path, str] = {}
-    found: Listed = []
-    for each in listed:
-        first = names.setdefault(each.path.resolve(), each.name)
-        if first != each.name:
-            read = functools.partial(_again, each.path, first)
-            each = Unit(each.name, each.name, each.kind, each.path, 1, each.provenance, read)
-        found.append(each)
-    return found
-
-
-def _again(path: Path, first: str) -> Group:
-    """Raises CaseError: a file has been read under another name."""
-    raise CaseError(
-        path,
-        "a file is read once",
-        expected="one that no other input or link leads to",
-        got=f"the same as {first}",
-        fix="nothing is to be done, unless this is the name that it should have",
-    )
+    return read_once(listed), "\n".join(marks)
 
 
 def mark_of(path: Path, out: Path) -> str:
