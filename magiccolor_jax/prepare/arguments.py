@@ -165,7 +165,8 @@ class PrepareArgs:
     held_out: float = 0.05
     """Share of the clips that is held out. A picture, or a triplet's film, is a clip too."""
     split_by: Literal["clip", "shot"] = "clip"
-    """Whether shots of one file of video may be in both splits: for a single film."""
+    """Whether shots of one file of video may be in both splits, for a single film; shots that show
+    the same are never parted."""
     seed: int = 0
     """Of the clips that are held out: a hash of it and their names decides."""
     records_per_shard: int = 256

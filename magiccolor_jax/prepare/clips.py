@@ -13,7 +13,7 @@ from magiccolor_jax.data.pictures import CaseError
 from magiccolor_jax.data.records import Provenance
 from magiccolor_jax.files import atomic_file
 from magiccolor_jax.prepare.reels import Frame, Reel
-from magiccolor_jax.prepare.shots import ShotConfig, find_shots, inside, parts
+from magiccolor_jax.prepare.shots import ShotConfig, find_shots, inside, joined, parts
 from magiccolor_jax.prepare.stills import Bad, Group, Still, Unit
 
 
@@ -32,6 +32,8 @@ class Survey(NamedTuple):
 
     shots: list[list[int]]
     """Keys of the frames that are taken."""
+    groups: list[int]
+    """For each shot the number of the first one that shows the same."""
     frames: int
     """All that there are."""
     bad: list[Bad]
@@ -57,7 +59,7 @@ class Surveyor:
         try:
             found = self._look(clip)
         except (CaseError, MemoryError) as error:
-            found = Survey([], 0, [Bad(clip.name, str(error))])
+            found = Survey([], [], 0, [Bad(clip.name, str(error))])
         with atomic_file(path) as temporary:
             temporary.write_text(json.dumps(found._asdict()) + "\n")
         return found
@@ -83,15 +85,17 @@ class Surveyor:
                 got="none",
                 fix="leave it out",
             )
-        shots = find_shots(np.stack(small), self._config)
-        return Survey([[keys[i] for i in shot] for shot in shots], len(keys), bad)
+        thumbnails = np.stack(small)
+        shots = find_shots(thumbnails, self._config)
+        groups = joined(thumbnails, shots, self._config.alike)
+        return Survey([[keys[i] for i in shot] for shot in shots], groups, len(keys), bad)
 
 
 def _stored(path: Path) -> Survey:
     """What an earlier run has found."""
     content: dict[str, Any] = json.loads(path.read_text())
     bad = [Bad(*row) for row in content["bad"]]
-    return Survey(content["shots"], content["frames"], bad)
+    return Survey(content["shots"], content["groups"], content["frames"], bad)
 
 
 def clip_units(clip: Clip, survey: Survey, *, reach: int, by_shot: bool) -> list[Unit]:
@@ -99,11 +103,12 @@ def clip_units(clip: Clip, survey: Survey, *, reach: int, by_shot: bool) -> list
 
     Args:
         reach: frames between a frame and those in which its instances are looked for.
-        by_shot: shots may be in different splits.
+        by_shot: shots may be in different splits, unless they show the same: films cut back and
+            forth, and use drawings again.
     """
     units = []
-    for number, shot in enumerate(survey.shots, 1):
-        together = f"{clip.name}/{number:04}" if by_shot else clip.name
+    for number, (shot, group) in enumerate(zip(survey.shots, survey.groups, strict=True), 1):
+        together = f"{clip.name}/{group + 1:04}" if by_shot else clip.name
         for part, keys in enumerate(parts(shot), 1):
             name = f"{clip.name}/{number:04}.{part}"
             read = functools.partial(read_part, clip, keys, reach)

@@ -50,7 +50,7 @@ from magiccolor_jax.sampling.outputs import hash_model
 from magiccolor_jax.sampling.pipeline import threaded_map
 from magiccolor_jax.segment.objects import ObjectConfig
 
-VERSION = 2
+VERSION = 3
 """Of what the same inputs and settings give."""
 
 JOB, WORK, SURVEYS = "prepare.json", "work", "surveys"

@@ -28,6 +28,9 @@ be a station's logo or noise."""
 LONGEST = 24
 """Most frames of a shot that are in memory at once; longer ones are cut into such parts."""
 
+ROUNDING = 0.01
+"""Levels that a mean may be off."""
+
 Small = UInt8[np.ndarray, "18 32 3"]
 
 
@@ -84,6 +87,39 @@ def _distinct(
         if changes.reshape(len(kept), -1).max(axis=1).min() > alike:
             kept.append(number)
     return kept
+
+
+def joined(
+    small: UInt8[np.ndarray, "T 18 32 3"], shots: Sequence[Sequence[int]], alike: float
+) -> list[int]:
+    """For each shot the number of the first one that it belongs together with: shots of which
+    frames that were taken are alike, and shots that belong together with the same one.
+
+    Frames of one colour, such as the black between scenes, join nothing.
+
+    Args:
+        shots: numbers of the frames that were taken.
+        alike: largest difference of a cell, in levels.
+    """
+    taken = np.array([number for shot in shots for number in shot], int)  # [K]
+    groups = np.repeat(np.arange(len(shots)), [len(shot) for shot in shots])  # [K]
+    cells = small[taken].reshape(len(taken), SMALL[0] * SMALL[1], 3)  # [K cells 3]
+    plain = (np.ptp(cells, axis=1) <= alike).all(axis=1)
+    cells, groups, shot_of = cells[~plain], groups[~plain], groups[~plain].copy()
+    # Means of large areas differ no more than their cells: they tell most pairs apart cheaply.
+    areas = cells.reshape(len(cells), 3, 6, 4, 8, 3).mean(axis=(2, 4), dtype=np.float32)
+    areas = areas.reshape(len(cells), 36)
+    for number in range(1, len(cells)):
+        others = np.flatnonzero(groups[:number] != groups[number])
+        near = np.abs(areas[others] - areas[number]).max(axis=1, initial=0) <= alike + ROUNDING
+        others = others[near]
+        changes = np.abs(cells[others].astype(np.int16) - cells[number]).max(axis=(1, 2))
+        for group in np.unique(groups[others[changes <= alike]]):
+            pair = sorted((group, groups[number]))
+            groups[groups == pair[1]] = pair[0]
+    first = np.arange(len(shots))
+    first[shot_of] = groups
+    return first.tolist()
 
 
 def parts(shot: Sequence[int]) -> list[list[int]]:

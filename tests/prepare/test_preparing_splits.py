@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from oracles.case_folders import save
-from oracles.drawn_clips import BLUE, GREEN, RED, VIOLET, frame, shot
+from oracles.drawn_clips import BLUE, GREEN, NIGHT, RED, VIOLET, frame, shot, write_video
 from oracles.preparations import ALL, ORIGIN, prepare, skipped
 from oracles.training_folders import write_training_case
 
@@ -92,3 +92,14 @@ def test_triplets_of_one_film_may_share_a_frame(tmp_path):
     (folder / "frame1.png").symlink_to(tmp_path / "in/Film_000020_s2/frame3.png")
     assert prepare(tmp_path / "in", "--out", tmp_path / "out", *ORIGIN, *ALL) == 0
     assert {row["clip"] for row in rows(tmp_path / "out")} == {"Film"}
+
+
+def test_shots_that_return_are_not_parted(tmp_path):
+    """Shot and reverse shot."""
+    one, other = frame([((40, 40), RED)]), frame([((90, 40), BLUE)], NIGHT)
+    film = write_video(tmp_path / "film.mp4", ([one] * 6 + [other] * 6) * 8)
+    words = ("--held-out", 0.5, "--stride", 4, "--split-by", "shot")
+    assert prepare(film, "--out", tmp_path / "out", *ORIGIN, *words) == 0
+    found = rows(tmp_path / "out")
+    assert len(found) == 16 and {row["clip"] for row in found} == {"film/0001", "film/0002"}
+    assert len({(row["clip"], row["split"]) for row in found}) == 2

@@ -8,7 +8,7 @@ from oracles.drawn_clips import NIGHT, RED, SHAPE, frame, shot, write_film, writ
 
 from magiccolor_jax.data.pictures import CaseError
 from magiccolor_jax.prepare.reels import FolderReel, VideoReel
-from magiccolor_jax.prepare.shots import ShotConfig, find_shots, inside, parts, thumbnail
+from magiccolor_jax.prepare.shots import ShotConfig, find_shots, inside, joined, parts, thumbnail
 
 EVERY = ShotConfig(stride=1, alike=3.0)
 
@@ -46,6 +46,30 @@ def test_a_small_change_is_one():
     two[70:78, 100:110] = 0
     assert find_shots(small([one, two]), EVERY) == [[0, 1]]
     assert find_shots(small([one, one]), EVERY) == [[0]]
+
+
+def test_shots_that_share_a_frame_belong_together():
+    one, two, three, four = (frame([((30 + 25 * n, 40), RED)]) for n in range(4))
+    black, white = np.zeros_like(one), np.full_like(one, 255)
+    frames = [one, black, two, white, two, three, black, four, white, three - (three > 9), black]
+    shots = [[0, 1], [2, 3], [7, 8], [4, 5, 6], [9], [10]]
+    assert joined(small(frames), shots, 3.0) == [0, 1, 2, 1, 1, 5]
+    assert joined(small(frames), shots, 0.0) == [0, 1, 2, 1, 4, 5]
+    assert joined(small(frames), [[0], [2], [5], [4, 0, 5]], 3.0) == [0, 0, 0, 0]
+    assert joined(small(frames), [], 3.0) == [] and joined(small(frames), [[1], [3]], 3.0) == [0, 1]
+
+
+def test_all_pairs_of_shots_are_compared():
+    random = np.random.default_rng(0)
+    base = random.integers(0, 200, (40, 18, 32, 3), np.uint8)
+    shifts = random.integers(0, 50, (300, 1, 1, 1), np.uint8)
+    shown = base[random.integers(0, 40, 300)] + shifts
+    shots = [[number] for number in range(300)]
+    near = np.abs(shown[:, None].astype(np.int16) - shown[None]).max(axis=(2, 3, 4)) <= 7
+    while (further := near @ near).sum() > near.sum():
+        near = further
+    assert joined(shown, shots, 7.0) == near.argmax(axis=1).tolist()
+    assert 40 < len(set(joined(shown, shots, 7.0))) < 300
 
 
 def test_long_shots_are_cut_into_equal_parts():
