@@ -2,9 +2,10 @@
 
 import functools
 import json
+import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from magiccolor_jax.data.listing import (
     digest,
     files_below,
     is_picture,
+    pictures_below,
     pictures_in,
     walk,
 )
@@ -32,8 +34,8 @@ from magiccolor_jax.prepare.claims import read_once
 from magiccolor_jax.prepare.clips import Clip
 from magiccolor_jax.prepare.coco import Folders, coco_units
 from magiccolor_jax.prepare.credits import Credits
-from magiccolor_jax.prepare.pictures import name_pictures
 from magiccolor_jax.prepare.reels import VIDEO_SUFFIXES, FolderReel, VideoReel
+from magiccolor_jax.prepare.results import set_aside
 from magiccolor_jax.prepare.stills import Group, Still, Unit, alone
 from magiccolor_jax.segment.objects import ObjectConfig
 
@@ -45,28 +47,46 @@ class Around(NamedTuple):
     """What inputs are read with."""
 
     out: Path
-    """Nothing below is an input."""
+    given: tuple[Path, ...]
+    """What --masks and --sketches name."""
     credits: Credits
     folders: Folders
     objects: ObjectConfig
+    aside: frozenset[str] = frozenset()
+    """Real paths of folders below which nothing is an input."""
 
 
 Listed = list[Unit | Clip]
 
 
-def list_inputs(texts: Sequence[str], around: Around) -> tuple[Listed, str]:
-    """All that the inputs hold, in natural order, and what tells these contents from others.
+class Inputs(NamedTuple):
+    """What is prepared."""
+
+    listed: Listed
+    """In natural order."""
+    contents: str
+    """Tells what the inputs hold from other contents."""
+    aside: list[Path]
+    """Folders in the inputs that were left out, as what is given or results of our commands."""
+
+
+def list_inputs(texts: Sequence[str], around: Around) -> Inputs:
+    """All that the inputs hold.
 
     Raises:
         ValueError: an input is none, or two things in them have one name.
         OSError: one cannot be read.
     """
     listed: Listed = []
-    marks = []
+    marks, aside = [], []
     for text in texts:
-        kind, path = _told(text, around.out)
+        kind, path = _placed(text)
+        below = set_aside(path, around.out, around.given)
+        around = around._replace(aside=frozenset(map(os.path.realpath, below)))
+        kind = kind or _guessed(path, around.aside)
         listed += KINDS[kind](path, around)
         marks.append(sha256_of(path) if kind == "coco" else "")
+        aside += [folder for folder in below if folder not in (around.out, *around.given, *aside)]
     twice = [name for name, count in Counter(each.name for each in listed).items() if count > 1]
     if twice:
         raise ValueError(
@@ -74,22 +94,24 @@ def list_inputs(texts: Sequence[str], around: Around) -> tuple[Listed, str]:
             f"{', '.join(twice[:5])} twice; rename one, give a folder above both, or use "
             "another --out"
         )
-    marks += [f"{each.kind} {each.name} {mark_of(each.path, around.out)}" for each in listed]
-    return read_once(listed), "\n".join(marks)
+    own = [around.out, *around.given, *aside]
+    marks += [f"{each.kind} {each.name} {mark_of(each.path, own)}" for each in listed]
+    return Inputs(read_once(listed), "\n".join(marks), aside)
 
 
-def mark_of(path: Path, out: Path) -> str:
+def mark_of(path: Path, aside: Iterable[Path]) -> str:
     """Tells a file from others by its size, and a folder by its pictures' names and sizes.
 
     Args:
-        out: nothing below counts.
+        aside: folders below which nothing counts.
     """
+    left_out = {os.path.realpath(folder) for folder in aside} - {os.path.realpath(path)}
     if path.is_file():
         return str(path.stat().st_size)
     marks: list[str] = []
 
     def collect(folder: Path, entries: Sequence[Path]) -> bool:
-        if folder.resolve() == out.resolve():
+        if os.path.realpath(folder) in left_out:
             return True
         files = (entry for entry in entries if is_picture(entry) and entry.is_file())
         marks.extend(f"{file.relative_to(path)} {file.stat().st_size}" for file in files)
@@ -100,21 +122,25 @@ def mark_of(path: Path, out: Path) -> str:
     return digest(marks)
 
 
-def _told(text: str, out: Path) -> tuple[str, Path]:
-    """Kind and path of an input.
+def _placed(text: str) -> tuple[str, Path]:
+    """Kind of an input, empty where none is said, and its path.
 
     Raises:
-        ValueError: nothing is there, no such kind, or the kind cannot be told.
+        ValueError: nothing is there, or no such kind.
     """
     kind, place = split_kind(text, list(KINDS))
     path = Path(place)
     if not path.exists():
         folder_of(place)
-    return kind or _guessed(path, out), path
+    return kind, path
 
 
-def _guessed(path: Path, out: Path) -> str:
-    """The kind that a file's or a folder's names tell; those of results do not count."""
+def _guessed(path: Path, aside: Collection[str]) -> str:
+    """The kind that a file's or a folder's names tell; those of folders set aside do not count.
+
+    Raises:
+        CaseError: they tell none, or several.
+    """
     if path.is_file():
         suffix = path.suffix.lower()
         kinds = {".json": "coco"} | dict.fromkeys(VIDEO_SUFFIXES, "video")
@@ -122,8 +148,9 @@ def _guessed(path: Path, out: Path) -> str:
     found = Counter[str]()
 
     def count(folder: Path, entries: Sequence[Path]) -> bool:
-        if folder.resolve() == out.resolve():
+        if os.path.realpath(folder) in aside:
             return True
+        entries = [e for e in entries if is_picture(e) or os.path.realpath(e) not in aside]
         try:
             kind = kind_of(folder, entries)
         except CaseError:  # its first picture is damaged, which its reader will report
@@ -157,22 +184,42 @@ def _is_video(path: Path) -> bool:
 
 def _named(root: Path, path: Path) -> str:
     """Path below the input, without a file's suffix; its own name for the input itself."""
-    below = Path(path.resolve().name) if path == root else path.relative_to(root)
+    below = Path(_own_name(path)) if path == root else path.relative_to(root)
     return below.as_posix() if path.is_dir() else below.with_suffix("").as_posix()
 
 
-def _outside(paths: Sequence[Path], out: Path) -> Iterator[Path]:
-    """Paths that are not among the results."""
-    own = out.resolve()
-    return (path for path in paths if not path.resolve().is_relative_to(own))
+def _own_name(path: Path) -> str:
+    """The last part of a path, without links."""
+    return os.path.basename(os.path.realpath(path))
+
+
+def _outside(paths: Sequence[Path], around: Around) -> Iterator[Path]:
+    """Paths that are not in a folder set aside."""
+    for path in paths:
+        real = Path(os.path.realpath(path))
+        if around.aside.isdisjoint(map(str, (real, *real.parents))):
+            yield path
 
 
 def _pictures(root: Path, around: Around) -> Listed:
-    """A unit for each picture."""
-    found = name_pictures((root,), around.out, ("",))
+    """A unit for each picture.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if root.is_file() and not is_picture(root):
+        raise ValueError(f"{root}: expected a picture or a folder of pictures")
+    found = {root: root.stem} if root.is_file() else {}
+    if root.is_dir():
+        found = {path: _named(root, path) for path in _outside(pictures_below(root), around)}
+    if not found:
+        raise ValueError(
+            f"{root}: no pictures: expected pictures, or folders of them, that are neither given "
+            f"nor results, got {contents(root)}; check the path"
+        )
     return [
         Unit(name, name, "pictures", path, 1, around.credits.of(name, str(path)), read)
-        for name, path in found.items()
+        for path, name in found.items()
         for read in (functools.partial(_read_picture, name, path),)
     ]
 
@@ -186,7 +233,7 @@ def _videos(root: Path, around: Around) -> Listed:
     """A clip for each file; raises ValueError where there is none."""
     files = [root] if root.is_file() else files_below(root, _is_video)
     found: Listed = []
-    for path in _outside(files, around.out):
+    for path in _outside(files, around):
         name = _named(root, path)
         origin = around.credits.of(name, str(path))
         found.append(Clip(name, "video", path, origin, VideoReel(path)))
@@ -196,7 +243,7 @@ def _videos(root: Path, around: Around) -> Listed:
 def _frames(root: Path, around: Around) -> Listed:
     """A clip for each folder with pictures; raises ValueError where there is none, or two of a
     folder have one name."""
-    files = _outside(files_below(root, is_picture), around.out)
+    files = _outside(files_below(root, is_picture), around)
     found: Listed = []
     for folder in dict.fromkeys(file.parent for file in files):
         name = _named(root, folder)
@@ -210,9 +257,9 @@ def _triplets(root: Path, around: Around) -> Listed:
     """A unit for each triplet."""
     notes = {file.stem: file for file in files_below(root, lambda path: path.suffix == ".json")}
     units: Listed = []
-    for folder in _outside(Triplets(root).folders, around.out):
-        name, film = _named(root, folder), ATD_NAME.fullmatch(folder.resolve().name)
-        read = functools.partial(_read_triplet, name, folder, notes.get(folder.resolve().name))
+    for folder in _outside(Triplets(root).folders, around):
+        name, film = _named(root, folder), ATD_NAME.fullmatch(_own_name(folder))
+        read = functools.partial(_read_triplet, name, folder, notes.get(_own_name(folder)))
         origin = around.credits.of(name, str(folder))
         clip = film[1] if film else name
         units.append(Unit(name, clip, "triplets", folder, 1, origin, read))
@@ -277,7 +324,7 @@ def _of_source(
     root: Path, kind: str, source: Source, paths: Sequence[Path], around: Around
 ) -> Listed:
     """A unit for each scene that training could read by itself."""
-    wanted = set(_outside(paths, around.out))
+    wanted = set(_outside(paths, around))
     units: Listed = []
     for number, path in enumerate(paths):
         if path not in wanted:

@@ -42,6 +42,7 @@ from magiccolor_jax.prepare.inputs import KINDS, Around, Listed, list_inputs, ma
 from magiccolor_jax.prepare.making import Given, Made, Maker, check_given
 from magiccolor_jax.prepare.matching import by_colors, by_dinov2
 from magiccolor_jax.prepare.pictures import open_output
+from magiccolor_jax.prepare.results import JOB
 from magiccolor_jax.prepare.segmenting import Cutter
 from magiccolor_jax.prepare.shots import ShotConfig
 from magiccolor_jax.prepare.stills import Bad, Unit
@@ -53,7 +54,7 @@ from magiccolor_jax.segment.objects import ObjectConfig
 VERSION = 3
 """Of what the same inputs and settings give."""
 
-JOB, WORK, SURVEYS = "prepare.json", "work", "surveys"
+WORK, SURVEYS = "work", "surveys"
 
 RUNTIME = frozenset({"out", "workers", "compilation_cache", "converted", "inputs", "credits"})
 """Arguments that the records do not depend on, or that are compared by what they name."""
@@ -88,9 +89,14 @@ def run(args: PrepareArgs, line_model: Path | None, console: Console) -> int:
     shots = ShotConfig(stride=args.stride, cut=args.cut, alike=args.alike)
     given = {"licence": args.licence, "author": args.author, "source": args.source}
     credits = read_credits(given, args.credits)
-    around = Around(args.out, credits, Folders(args.images, args.masks), objects)
+    folders = [path for path in (args.masks, args.sketches) if path]
+    around = Around(args.out, (*folders,), credits, Folders(args.images, args.masks), objects)
     with console.status("looking through the inputs"):
-        listed, contents = list_inputs(args.inputs, around)
+        listed, contents, aside = list_inputs(args.inputs, around)
+    if aside:
+        names = some_names([*map(str, aside)])
+        said = f"not looked at, as results of `magiccolor segment`, `lineart` or `prepare`: {names}"
+        console.print(said, markup=False, soft_wrap=True)
     origins = {each.name: each.provenance for each in listed}
     check_credits(origins)
     if unused := credits.unused(origins):
@@ -99,8 +105,7 @@ def run(args: PrepareArgs, line_model: Path | None, console: Console) -> int:
         )
         console.print(said, markup=False, soft_wrap=True)
     check_given(Given(args.masks, args.sketches), listed)
-    given_too = (mark_of(path, args.out) for path in (args.masks, args.sketches) if path)
-    contents = "\n".join([contents, *given_too])
+    contents = "\n".join([contents, *(mark_of(path, [args.out]) for path in folders)])
     open_output(args.out)
     with locked(args.out / ".lock", "preparation"):
         made_by = _made_by(args, line_model, contents)
