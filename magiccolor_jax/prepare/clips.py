@@ -12,6 +12,8 @@ import numpy as np
 from magiccolor_jax.data.pictures import CaseError
 from magiccolor_jax.data.records import Provenance
 from magiccolor_jax.files import atomic_file
+from magiccolor_jax.prepare.marks import Watch, is_systems
+from magiccolor_jax.prepare.pictures import FAILURES
 from magiccolor_jax.prepare.reels import Frame, Reel
 from magiccolor_jax.prepare.shots import ShotConfig, find_shots, inside, joined, parts
 from magiccolor_jax.prepare.stills import Bad, Group, Still, Unit
@@ -42,24 +44,33 @@ class Survey(NamedTuple):
 class Surveyor:
     """Looks through clips; threads may share it."""
 
-    def __init__(self, config: ShotConfig, kept: Path, tell: Callable[[int], None]):
+    def __init__(self, config: ShotConfig, kept: Path, watch: Watch, tell: Callable[[int], None]):
         """
         Args:
             kept: folder of what earlier runs have found.
             tell: is called with a number of frames, now and then.
         """
-        self._config, self._kept, self._tell = config, kept, tell
+        self._config, self._kept, self._watch, self._tell = config, kept, watch, tell
 
     def __call__(self, clip: Clip) -> Survey:
-        """The survey of a clip; one that cannot be read has no shots."""
+        """The survey of a clip; one that cannot be read has no shots.
+
+        Raises:
+            StoppedError: it has gone, or the error may pass.
+        """
         text = f"{clip.kind} {clip.name}".encode(errors="surrogatepass")
         path = self._kept / f"{hashlib.sha256(text).hexdigest()[:24]}.json"
         if path.is_file():
             return _stored(path)
         try:
             found = self._look(clip)
-        except (CaseError, MemoryError) as error:
+        except FAILURES as error:
+            self._watch.check(clip.path, error)
             found = Survey([], [], 0, [Bad(clip.name, str(error))])
+            if is_systems(error):
+                return found
+        if found.bad:
+            self._watch.check(clip.path, None)
         with atomic_file(path) as temporary:
             temporary.write_text(json.dumps(found._asdict()) + "\n")
         return found
@@ -118,19 +129,24 @@ def clip_units(clip: Clip, survey: Survey, *, reach: int, by_shot: bool) -> list
 
 
 def read_part(clip: Clip, keys: Sequence[int], reach: int) -> Group:
-    """Frames of one shot, without black borders; each looks at those around it.
+    """Frames of one shot, without black borders; each looks at those around it. Black ones among
+    them are left out.
 
     Raises:
-        CaseError: they cannot be read, or are black.
+        CaseError: they cannot be read, or all are black.
     """
     frames = clip.reel.read(keys)
     alike = len({frame.picture.shape for frame in frames}) == 1
     shown = [inside([frame.picture for frame in frames])] * len(frames) if alike else None
-    stills = [
-        _still(clip, frame, shown[i] if shown else inside([frame.picture]))
-        for i, frame in enumerate(frames)
-    ]
-    return Group(stills, {i: around(i, len(stills), reach) for i in range(len(stills))})
+    stills, bad = [], []
+    for number, frame in enumerate(frames):
+        try:
+            stills.append(_still(clip, frame, shown[number] if shown else inside([frame.picture])))
+        except CaseError as error:
+            if len(bad) == len(frames) - 1:  # so are all the others
+                raise
+            bad.append(Bad(f"{clip.name}/{frame.name}", str(error)))
+    return Group(stills, {i: around(i, len(stills), reach) for i in range(len(stills))}, bad)
 
 
 def _still(clip: Clip, frame: Frame, shown: Any) -> Still:

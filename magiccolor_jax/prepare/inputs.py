@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,6 @@ from magiccolor_jax.data.folders import (
 )
 from magiccolor_jax.data.listing import (
     contents,
-    digest,
     files_below,
     is_picture,
     pictures_below,
@@ -34,6 +33,7 @@ from magiccolor_jax.prepare.claims import read_once
 from magiccolor_jax.prepare.clips import Clip
 from magiccolor_jax.prepare.coco import Folders, coco_units
 from magiccolor_jax.prepare.credits import Credits
+from magiccolor_jax.prepare.marks import Watch, mark_of
 from magiccolor_jax.prepare.reels import VIDEO_SUFFIXES, FolderReel, VideoReel
 from magiccolor_jax.prepare.results import set_aside
 from magiccolor_jax.prepare.stills import Group, Still, Unit, alone
@@ -67,7 +67,8 @@ class Inputs(NamedTuple):
     contents: str
     """Tells what the inputs hold from other contents."""
     aside: list[Path]
-    """Folders in the inputs that were left out, as what is given or results of our commands."""
+    """Folders in the inputs that were left out, as results of our commands."""
+    watch: Watch
 
 
 def list_inputs(texts: Sequence[str], around: Around) -> Inputs:
@@ -95,31 +96,9 @@ def list_inputs(texts: Sequence[str], around: Around) -> Inputs:
             "another --out"
         )
     own = [around.out, *around.given, *aside]
-    marks += [f"{each.kind} {each.name} {mark_of(each.path, own)}" for each in listed]
-    return Inputs(read_once(listed), "\n".join(marks), aside)
-
-
-def mark_of(path: Path, aside: Iterable[Path]) -> str:
-    """Tells a file from others by its size, and a folder by its pictures' names and sizes.
-
-    Args:
-        aside: folders below which nothing counts.
-    """
-    left_out = {os.path.realpath(folder) for folder in aside} - {os.path.realpath(path)}
-    if path.is_file():
-        return str(path.stat().st_size)
-    marks: list[str] = []
-
-    def collect(folder: Path, entries: Sequence[Path]) -> bool:
-        if os.path.realpath(folder) in left_out:
-            return True
-        files = (entry for entry in entries if is_picture(entry) and entry.is_file())
-        marks.extend(f"{file.relative_to(path)} {file.stat().st_size}" for file in files)
-        return False
-
-    for _ in walk(path, collect):
-        pass
-    return digest(marks)
+    watch = Watch({each.path: mark_of(each.path, own) for each in listed}, own)
+    marks += [f"{each.kind} {each.name} {watch.marks[each.path]}" for each in listed]
+    return Inputs(read_once(listed), "\n".join(marks), aside, watch)
 
 
 def _placed(text: str) -> tuple[str, Path]:

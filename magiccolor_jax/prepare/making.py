@@ -23,6 +23,7 @@ from magiccolor_jax.data.transforms import WHITE, Mask, Picture, mask_box
 from magiccolor_jax.files import is_disk_full
 from magiccolor_jax.lineart.method import LineArt
 from magiccolor_jax.prepare.clips import Clip
+from magiccolor_jax.prepare.marks import StoppedError, Watch
 from magiccolor_jax.prepare.matching import Look, Seen
 from magiccolor_jax.prepare.pictures import FAILURES
 from magiccolor_jax.prepare.segmenting import Cutter
@@ -42,6 +43,15 @@ class Given(NamedTuple):
 
     masks: Path | None = None
     sketches: Path | None = None
+
+    def check(self) -> None:
+        """Raises OSError where a folder has gone: what is given would be made instead."""
+        for flag, path in (("--masks", self.masks), ("--sketches", self.sketches)):
+            if path and not path.is_dir():
+                raise StoppedError(
+                    f"{flag} {path}: what is given stays while it is read: expected a folder, got "
+                    "none; put it back, the same command goes on"
+                )
 
 
 def check_given(given: Given, listed: Sequence[Unit | Clip]) -> None:
@@ -77,7 +87,15 @@ class Maker:
     """Makes records of units; threads may share it."""
 
     def __init__(
-        self, cutter: Cutter, extractor: LineArt, look: Look, given: Given, side: int, *, lone: bool
+        self,
+        cutter: Cutter,
+        extractor: LineArt,
+        look: Look,
+        given: Given,
+        watch: Watch,
+        side: int,
+        *,
+        lone: bool,
     ):
         """
         Args:
@@ -85,30 +103,34 @@ class Maker:
             lone: networks run, and one thread at a time may use their device.
         """
         self._cutter, self._extractor, self._look = cutter, extractor, look
-        self._given, self._side = given, side
+        self._given, self._watch, self._side = given, watch, side
         self._device = threading.Lock() if lone else contextlib.nullcontext()
 
     def __call__(self, unit: Unit) -> Made:
         """Reads a unit and makes its records.
 
         Raises:
-            OSError: the disk is full.
+            OSError: the disk is full, an input has gone or changed, or an error may pass.
         """
         try:
             group = unit.read()
             return self._records(unit, group)
         except FAILURES as error:
-            if is_disk_full(error):
+            if isinstance(error, StoppedError) or is_disk_full(error):
                 raise
+            self._watch.check(unit.path, error)
             return Made([], [], [Bad(unit.name, str(error))])
 
     def _records(self, unit: Unit, group: Group) -> Made:
         """The records of all stills that have instances; the others are left out."""
-        made, stills, hows = Made([], [], []), dict[int, Still](), dict[int, str]()
+        made, stills, hows = Made([], [], [*group.bad]), dict[int, Still](), dict[int, str]()
         for number, still in enumerate(group.stills):
             try:
                 stills[number], hows[number] = self._cut(shrunk(self._completed(still), self._side))
+            except StoppedError:
+                raise
             except FAILURES as error:
+                self._watch.check(unit.path, error)
                 made.bad.append(Bad(still.name, str(error)))
         seen = self._seen(stills, group.looks)
         for number, others in group.looks.items():
@@ -121,6 +143,7 @@ class Maker:
                 still = still if still.lines is not None else self._drawn(still)
                 packed, about = _pack(unit, still, hows[number])
             except FAILURES as error:
+                self._watch.check(unit.path, error)
                 made.bad.append(Bad(group.stills[number].name, str(error)))
             else:
                 made.packed.append(packed)
@@ -128,7 +151,13 @@ class Maker:
         return made
 
     def _completed(self, still: Still) -> Still:
-        """With the masks and the sketch that are given; at the picture's own size."""
+        """With the masks and the sketch that are given; at the picture's own size.
+
+        Raises:
+            CaseError: one cannot be read, or has another size.
+            OSError: a folder of what is given has gone.
+        """
+        self._given.check()
         shape, owner = still.picture.shape[:2], still.path.name
         folder = self._given.masks and self._given.masks / still.name
         if folder and still.masks is None and folder.is_dir():

@@ -38,8 +38,9 @@ from magiccolor_jax.prepare.coco import Folders
 from magiccolor_jax.prepare.credits import check_credits, read_credits
 from magiccolor_jax.prepare.extracting import XDOG, load_extractor
 from magiccolor_jax.prepare.gallery import PAGE, PICTURES, write_gallery
-from magiccolor_jax.prepare.inputs import KINDS, Around, Listed, list_inputs, mark_of
+from magiccolor_jax.prepare.inputs import KINDS, Around, Inputs, list_inputs
 from magiccolor_jax.prepare.making import Given, Made, Maker, check_given
+from magiccolor_jax.prepare.marks import mark_of
 from magiccolor_jax.prepare.matching import by_colors, by_dinov2
 from magiccolor_jax.prepare.pictures import open_output
 from magiccolor_jax.prepare.results import JOB
@@ -81,7 +82,8 @@ def run(args: PrepareArgs, line_model: Path | None, console: Console) -> int:
         How many pictures or files were left out.
 
     Raises:
-        ValueError, OSError: arguments, inputs or models do not fit; the disk is full.
+        ValueError, OSError: arguments, inputs or models do not fit; the disk is full; an input has
+            gone or changed.
     """
     _check(args)
     _check_folder(args.out)
@@ -92,26 +94,25 @@ def run(args: PrepareArgs, line_model: Path | None, console: Console) -> int:
     folders = [path for path in (args.masks, args.sketches) if path]
     around = Around(args.out, (*folders,), credits, Folders(args.images, args.masks), objects)
     with console.status("looking through the inputs"):
-        listed, contents, aside = list_inputs(args.inputs, around)
-    if aside:
-        names = some_names([*map(str, aside)])
+        inputs = list_inputs(args.inputs, around)
+    if inputs.aside:
+        names = some_names([*map(str, inputs.aside)])
         said = f"not looked at, as results of `magiccolor segment`, `lineart` or `prepare`: {names}"
         console.print(said, markup=False, soft_wrap=True)
-    origins = {each.name: each.provenance for each in listed}
+    origins = {each.name: each.provenance for each in inputs.listed}
     check_credits(origins)
     if unused := credits.unused(origins):
         said = (
             f"{args.credits}: of nothing in the inputs: {some_names(unused)}; a name has no suffix"
         )
         console.print(said, markup=False, soft_wrap=True)
-    check_given(Given(args.masks, args.sketches), listed)
-    contents = "\n".join([contents, *(mark_of(path, [args.out]) for path in folders)])
+    check_given(Given(args.masks, args.sketches), inputs.listed)
+    contents = "\n".join([inputs.contents, *(mark_of(path, [args.out]) for path in folders)])
     open_output(args.out)
     with locked(args.out / ".lock", "preparation"):
         made_by = _made_by(args, line_model, contents)
         if not _begin(args.out, made_by):
-            job = Job(args, line_model, shots, console)
-            job.run(listed)
+            Job(args, line_model, shots, inputs, console).run()
             _write_job(args.out, made_by, finished=True)
         shutil.rmtree(args.out / WORK, ignore_errors=True)
     return _tell_end(args.out, console)
@@ -234,32 +235,37 @@ class Job:
     """One run: clips are looked through, units become shards, and these are published."""
 
     def __init__(
-        self, args: PrepareArgs, line_model: Path | None, shots: ShotConfig, console: Console
+        self,
+        args: PrepareArgs,
+        line_model: Path | None,
+        shots: ShotConfig,
+        inputs: Inputs,
+        console: Console,
     ):
         """Raises ValueError, OSError: a model does not fit, or is none."""
-        self._args, self._shots, self._console = args, shots, console
+        self._args, self._shots, self._inputs, self._console = args, shots, inputs, console
         self._work = args.out / WORK
         cutter = Cutter(SegmentArgs(pictures=(), **{n: getattr(args, n) for n in CUTTING}), {})
         extractor = load_extractor(args.method, line_model)
         look = by_dinov2(args.dinov2) if args.dinov2 else by_colors()
         networks = args.model is not None or extractor.method.name != XDOG
         given = Given(args.masks, args.sketches)
-        self._make = Maker(cutter, extractor, look, given, args.side, lone=networks)
+        self._make = Maker(cutter, extractor, look, given, inputs.watch, args.side, lone=networks)
         self._who = f"instances by {cutter.who}; found again by {look.about}; sketches by "
         self._who += extractor.method.name
 
-    def run(self, listed: Listed) -> None:
+    def run(self) -> None:
         """Does what is left to do.
 
         Raises:
             ValueError: no record could be made.
-            OSError: the disk is full; the same command goes on.
+            OSError: the disk is full, or an input has gone; the same command goes on.
         """
         args = self._args
         for folder in (args.out, args.out / PICTURES, self._work, self._work / SURVEYS):
             remove_rests(folder)
         self._console.print(self._who, markup=False, soft_wrap=True)
-        units, surveyed = self._units(listed)
+        units, surveyed = self._units()
         chunks = divide(units, args.held_out, args.seed, args.records_per_shard)
         if args.held_out and all(chunk.split == TRAIN for chunk in chunks):
             clips = len({unit.clip for unit in units})
@@ -275,13 +281,13 @@ class Job:
         found = write_reports(args.out, notes, surveyed)
         write_gallery(args.out, found, args.sample)
 
-    def _units(self, listed: Listed) -> tuple[list[Unit], list[Bad]]:
+    def _units(self) -> tuple[list[Unit], list[Bad]]:
         """All units, in order, and what clips hold that is bad."""
-        clips = [each for each in listed if isinstance(each, Clip)]
+        clips = [each for each in self._inputs.listed if isinstance(each, Clip)]
         surveys = {}
         if clips:
             with _Bar(self._console, "clips", len(clips), "frames") as bar:
-                survey = Surveyor(self._shots, self._work / SURVEYS, bar.count)
+                survey = Surveyor(self._shots, self._work / SURVEYS, self._inputs.watch, bar.count)
                 workers = self._args.workers
                 results = threaded_map(survey, clips, ahead=2 * workers, workers=workers)
                 for clip, found in zip(clips, results, strict=True):
@@ -290,7 +296,7 @@ class Job:
                     bar.complain(found.bad)
         units: list[Unit] = []
         by_shot = self._args.split_by == "shot"
-        for each in listed:
+        for each in self._inputs.listed:
             if isinstance(each, Clip):
                 found = surveys[each.name]
                 units += clip_units(each, found, reach=self._args.reach, by_shot=by_shot)

@@ -15,6 +15,7 @@ from jaxtyping import Int32, UInt8
 
 from magiccolor_jax.data.pictures import CaseError, read_picture
 from magiccolor_jax.data.transforms import Picture
+from magiccolor_jax.prepare.marks import passing
 from magiccolor_jax.prepare.shots import SMALL, Small, thumbnail
 from magiccolor_jax.prepare.stills import Bad
 
@@ -68,12 +69,18 @@ class FolderReel:
         self._files, self.bad = list(files), []
 
     def glances(self) -> Iterator[tuple[int, Small]]:
-        """Number and thumbnail of every picture that can be read; the others are `bad`."""
+        """Number and thumbnail of every picture that can be read; the others are `bad`.
+
+        Raises:
+            CaseError: the system cannot read one now.
+        """
         self.bad = []
         for number, path in enumerate(self._files):
             try:
                 picture, _ = read_picture(path)
             except CaseError as error:
+                if passing(error):
+                    raise
                 self.bad.append(Bad(path.stem, str(error)))
             else:
                 yield number, thumbnail(picture)

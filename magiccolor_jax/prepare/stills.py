@@ -1,6 +1,6 @@
 """What records are made of: pictures, alone or as frames of one shot, and where they are from."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +33,13 @@ class Still(NamedTuple):
     """What its provenance says beside that of its unit."""
 
 
+class Bad(NamedTuple):
+    """What is left out."""
+
+    name: str
+    reason: str
+
+
 class Group(NamedTuple):
     """Stills that are read at once."""
 
@@ -40,6 +47,8 @@ class Group(NamedTuple):
     looks: Mapping[int, tuple[int, ...]]
     """Numbers of those that become records -> numbers of the others in which their instances are
     looked for."""
+    bad: Sequence[Bad] = ()
+    """Stills that are left out."""
 
 
 class Unit(NamedTuple):
@@ -57,13 +66,6 @@ class Unit(NamedTuple):
     provenance: Provenance
     read: Callable[[], Group]
     """Raises ValueError, OSError: it cannot be read."""
-
-
-class Bad(NamedTuple):
-    """What is left out."""
-
-    name: str
-    reason: str
 
 
 def alone(still: Still) -> Group:

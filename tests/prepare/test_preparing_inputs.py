@@ -1,13 +1,16 @@
 """What `magiccolor prepare` takes for an input, where other things stand beside the pictures."""
 
+import errno
 import shutil
 
+import numpy as np
 import pytest
 from oracles.case_folders import block_mask, save
-from oracles.drawn_clips import write_pictures
+from oracles.drawn_clips import RED, frame, shot, write_pictures
 from oracles.preparations import ALL, ORIGIN, prepare, records, skipped
 
 from magiccolor_jax import cli
+from magiccolor_jax.prepare import chunks, inputs, reels
 
 
 @pytest.fixture
@@ -64,3 +67,91 @@ def test_pictures_that_are_results_may_be_named(own, tmp_path):
     shown = own / "cut/overlays"
     assert prepare(f"pictures:{shown}", "--out", tmp_path / "out", *ORIGIN, *ALL) == 0
     assert list(records(tmp_path / "out")) == ["0", "deep/1"]
+
+
+@pytest.mark.parametrize("kind", ["pictures", "given"])
+def test_a_disk_that_was_unplugged(tmp_path, monkeypatch, capsys, kind):
+    """Nothing is left out for it, and the same command goes on when it is back."""
+    folder = write_pictures(tmp_path / "pictures", 8)
+    for number in range(8):
+        mask = block_mask((96, 160), 9, 9, 50, 60 + number)
+        save(tmp_path / f"given/{number}/1.png", mask)
+    masks = ("--masks", tmp_path / "given")
+    words = (folder, *ORIGIN, *ALL, *masks, "--records-per-shard", 2, "--workers", 1)
+    assert prepare(*words, "--out", tmp_path / "whole") == 1
+    written, real = [], chunks.write_shard
+
+    def write(*args):
+        real(*args)
+        written.append(args)
+        if len(written) == 2:
+            (tmp_path / kind).rename(tmp_path / "elsewhere")
+
+    monkeypatch.setattr(chunks, "write_shard", write)
+    capsys.readouterr()
+    assert prepare(*words, "--out", tmp_path / "out") == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the same command goes on" in said and "put it back" in said and "left out" not in said
+    (tmp_path / "elsewhere").rename(tmp_path / kind)
+    assert prepare(*words, "--out", tmp_path / "out") == 1
+    assert list(skipped(tmp_path / "out")) == ["broken"]
+    for path in (tmp_path / "whole").rglob("*.array_record"):
+        assert path.read_bytes() == (tmp_path / "out/train" / path.name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.EIO, "Input/output error"), "got Input/output error; mend that"),
+        (OSError(errno.EMFILE, "Too many open files"), "got Too many open files; mend that"),
+        (MemoryError(), "got too little memory; mend that"),
+    ],
+    ids=["EIO", "EMFILE", "memory"],
+)
+@pytest.mark.parametrize("kind", ["pictures", "frames"])
+def test_errors_that_pass(tmp_path, monkeypatch, capsys, kind, error, message):
+    folder = write_pictures(tmp_path / "in", 3)
+    words = (f"{kind}:{folder}", *ORIGIN, *ALL, "--stride", 1, "--out", tmp_path / "out")
+
+    def fail(path, *args):
+        try:
+            raise error
+        except OSError as cause:
+            raise inputs.CaseError(path, "a file can be read", "one", "none", "none") from cause
+
+    monkeypatch.setattr(reels if kind == "frames" else inputs, "read_picture", fail)
+    assert prepare(*words) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert message in said and "the same command goes on" in said
+    monkeypatch.undo()
+    assert prepare(*words) == 1
+    assert len(records(tmp_path / "out")) == 3
+    assert [name.removeprefix("in/") for name in skipped(tmp_path / "out")] == ["broken"]
+
+
+def test_a_file_that_may_not_be_read_is_bad(tmp_path, monkeypatch):
+    folder = write_pictures(tmp_path / "in", 2)
+
+    def refuse(path, *args):
+        if path.name == "1.png":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path, *args)
+
+    real = inputs.read_picture
+    monkeypatch.setattr(inputs, "read_picture", refuse)
+    assert prepare(folder, "--out", tmp_path / "out", *ORIGIN, *ALL) == 1
+    assert list(skipped(tmp_path / "out")) == ["1", "broken"]
+
+
+def test_a_black_frame_among_frames_of_several_sizes(tmp_path):
+    for number, pixels in enumerate(shot(8)[::2]):
+        save(tmp_path / f"in/mix/{number}.png", pixels)
+    save(tmp_path / "in/mix/2b.png", np.zeros((60, 70, 3), np.uint8))
+    save(tmp_path / "in/mix/9.png", frame([((30, 30), RED)], shape=(80, 90)))
+    words = ("--stride", 1, "--cut", 255, *ORIGIN, *ALL)
+    assert prepare(f"frames:{tmp_path / 'in'}", "--out", tmp_path / "out", *words) == 1
+    found = records(tmp_path / "out")
+    assert list(found) == [f"mix/{name}" for name in "01239"]
+    assert [len(views) for views in found["mix/2"].scene.views] == [2, 2]
+    ((name, reason),) = skipped(tmp_path / "out").items()
+    assert name == "mix/2b" and "a frame shows something" in reason
