@@ -28,6 +28,13 @@ HIGH_DEFINITION = 720
 """Rows from which on video that does not say how its colours are coded has those of BT.709."""
 
 
+REORDERED = 16
+"""Most frames that are shown before one from which they are predicted (H.264 and H.265)."""
+
+SHORT_SECONDS, SHORT_SHARE = 2.0, 0.05
+"""A film whose frames end so much before its length is cut short; sound may be a little longer."""
+
+
 class Frame(NamedTuple):
     """A frame at full size."""
 
@@ -98,18 +105,64 @@ class VideoReel:
         self._path, self.bad = path, []
 
     def glances(self) -> Iterator[tuple[int, Small]]:
-        """Time stamp and thumbnail of every frame.
+        """Time stamp and thumbnail of every frame that is whole.
+
+        Those that are damaged, or predicted from such, are left out, and `bad` tells of them; also
+        where the film ends before its time.
 
         Raises:
-            CaseError: the file is damaged, or has no frames or no time stamps.
+            CaseError: nothing of the file can be decoded, or it has no time stamps.
         """
+        self.bad = []
         height, width = SMALL
+        held: list[tuple[int, Small]] = []
+        damaged, lost, last, at = False, 0, 0.0, None
         with _opened(self._path) as (container, stream):
-            for frame in container.decode(stream):
+            for frame in _frames(container, stream):
+                if frame is None or frame.is_corrupt:
+                    # What is shown before it may be predicted from it.
+                    lost, held, damaged = lost + len(held) + (frame is not None), [], True
+                    at = last if at is None else at
+                    continue
+                key = self._stamp(frame)
+                last = float(key * stream.time_base)
+                if frame.key_frame:
+                    yield from held
+                    held, damaged = [], False
+                if damaged:
+                    lost += 1
+                    continue
                 small = frame.to_ndarray(
                     width=width, height=height, format="rgb24", interpolation="AREA"
                 )
-                yield self._stamp(frame), small
+                held.append((key, small))
+                if len(held) > REORDERED:
+                    yield held.pop(0)
+            yield from held
+            self._tell(at, lost, last, container)
+
+    def _tell(self, at: float | None, lost: int, last: float, container: Any) -> None:
+        """Notes damage, and an end before its time, in `bad`.
+
+        Args:
+            at: seconds at which damage begins.
+            lost: frames that are left out for it.
+            last: seconds of the last frame.
+        """
+        fix = "write the file anew from a whole one; its other frames are taken"
+
+        def note(name: str, rule: str, expected: str, got: str) -> None:
+            self.bad.append(Bad(name, str(CaseError(self._path, rule, expected, got, fix))))
+
+        if at is not None:
+            got = f"damage from {at:.3f} s on, and {lost} frames left out for it"
+            note("damaged", "frames of video are whole", "no damage", got)
+        length, start = ((each or 0) / 1e6 for each in (container.duration, container.start_time))
+        if length + start - last > max(SHORT_SECONDS, SHORT_SHARE * length):
+            told = f"{length:.3f} s, as the file says"
+            note(
+                "cut-short", "a film is as long as it says", told, f"frames to {last - start:.3f} s"
+            )
 
     def read(self, keys: Sequence[int]) -> list[Frame]:
         """Frames by their time stamps.
@@ -140,7 +193,9 @@ class VideoReel:
         with _opened(self._path) as (container, stream):
             if seek:
                 container.seek(keys[0], stream=stream)
-            for frame in container.decode(stream):
+            for frame in _frames(container, stream):
+                if frame is None or frame.is_corrupt:
+                    continue
                 key = self._stamp(frame)
                 if key in wanted:
                     found[key] = self._frame(frame, key, stream)
@@ -189,6 +244,33 @@ def _upright(picture: Picture, matrix: Int32[np.ndarray, "3 3"]) -> UInt8[np.nda
         picture = picture.transpose(1, 0, 2)
     left, up = (c < 0, b < 0) if lies else (a < 0, d < 0)
     return picture[:: -1 if up else 1, :: -1 if left else 1]
+
+
+def _frames(container: Any, stream: Any) -> Iterator[Any]:
+    """Frames in the order in which they are shown; None where some cannot be decoded.
+
+    Raises:
+        FFmpegError: nothing can be decoded.
+    """
+    from av.error import FFmpegError
+
+    packets, whole, failed = container.demux(stream), False, None
+    while True:
+        found: list[Any] = []
+        try:
+            packet = next(packets, None)
+        except FFmpegError as error:  # the rest cannot be reached
+            packet, failed, found = None, error, [None]
+        try:
+            found = packet.decode() if packet else found
+        except FFmpegError as error:
+            failed, found = error, [None]
+        whole = whole or any(frame is not None for frame in found)
+        yield from found
+        if packet is None:
+            break
+    if failed and not whole:
+        raise failed
 
 
 @contextmanager

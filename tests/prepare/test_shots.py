@@ -183,6 +183,37 @@ def test_bad_video_is_told(tmp_path):
         VideoReel(film).read(keys)
 
 
+def test_damage_in_a_film(tmp_path):
+    """Frames before and behind it are taken, and none that it has smeared."""
+    film = write_video(tmp_path / "film.mp4", shot(48))
+    reel = VideoReel(film)
+    keys = [key for key, _ in reel.glances()]
+    truth = [each.picture.astype(int) for each in reel.read(keys)]
+    assert not reel.bad
+    content = bytearray(film.read_bytes())
+    at = content.index(b"mdat") + len(content) // 3
+    content[at : at + 60] = bytes(each ^ 0xA5 for each in content[at : at + 60])
+    film.write_bytes(content)
+    kept = [key for key, _ in reel.glances()]
+    assert keys[0] in kept and keys[-1] in kept and 12 <= len(kept) < len(keys)
+    ((name, reason),) = reel.bad
+    assert name == "damaged" and f"and {len(keys) - len(kept)} frames left out for it" in reason
+    for key, each in zip(kept, reel.read(kept), strict=True):
+        np.testing.assert_array_equal(each.picture, truth[keys.index(key)])
+
+
+def test_a_film_that_is_cut_short(tmp_path):
+    film = write_video(tmp_path / "film.mkv", [*shot(24), *shot(24, NIGHT)] * 4)
+    reel = VideoReel(film)
+    keys = [key for key, _ in reel.glances()]
+    assert not reel.bad
+    film.write_bytes(film.read_bytes()[: film.stat().st_size // 3])
+    kept = [key for key, _ in reel.glances()]
+    assert kept == keys[: len(kept)] and len(kept) > 24 and len(reel.read(kept)) == len(kept)
+    assert [name for name, _ in reel.bad if name != "damaged"] == ["cut-short"]
+    assert "a film is as long as it says: expected 8.000 s" in reel.bad[-1].reason
+
+
 def test_bad_frames_of_a_folder_are_left_out(tmp_path):
     from oracles.case_folders import save
 
