@@ -58,6 +58,7 @@ class Annotations:
                 row["id"] for row in content.get("categories", []) if row.get("isthing", 1)
             }
             self.licences = {row["id"]: row for row in content.get("licenses", []) if "id" in row}
+            self.credits = {key: self._credit(row) for key, row in self.images.items()}
             rows = content["annotations"]
             self.panoptic = any("segments_info" in row for row in rows)
             self.of: dict[Any, list[Row]] = {}
@@ -73,9 +74,12 @@ class Annotations:
         if not self.of.keys() & self.images.keys():
             raise _unlike(path, f"{len(self.images)} pictures, and annotations of none of them")
 
-    def licence(self, image: Row) -> dict[str, str]:
+    def _credit(self, image: Row) -> dict[str, str]:
         """What is known of a picture's origin."""
-        row = self.licences.get(image.get("license"), {})
+        number = image.get("license")
+        if not isinstance(number, int | float | str | None):
+            raise TypeError(f"image {image['id']} has the license {number!r}, which is no id")
+        row = self.licences.get(number, {})
         address = image.get("flickr_url") or image.get("coco_url") or ""
         licence = spdx_of(str(row.get("url") or "")) if "creativecommons" in str(row) else ""
         return {"source": str(address), "licence": licence or spdx_of(str(row.get("name") or ""))}
@@ -89,17 +93,22 @@ def coco_units(path: Path, folders: Folders, config: ObjectConfig, origin: Credi
     """
     found = Annotations(path)
     pictures = folders.pictures or _beside(path, found)
-    masks = folders.panoptic or path.with_suffix("")
+    masks = folders.panoptic or panoptic_beside(path)
     units = []
-    for key, image in found.images.items():
+    for key in found.images:
         if key not in found.of:
             continue
         file = pictures / found.names[key]
         read = functools.partial(_read, found, key, file, masks, config)
         name = Path(found.names[key]).with_suffix("").as_posix()
-        credit = origin.of(name, str(file), found.licence(image))
+        credit = origin.of(name, str(file), found.credits[key])
         units.append(Unit(name, name, "coco", file, 1, credit, read))
     return units
+
+
+def panoptic_beside(path: Path) -> Path:
+    """The folder of a JSON file's PNGs, where nothing else is said."""
+    return path.with_suffix("")
 
 
 def _beside(path: Path, found: Annotations) -> Path:

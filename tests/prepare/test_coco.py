@@ -207,6 +207,13 @@ def test_bad_files(tmp_path, content):
         coco_units(tmp_path / "x.json", Folders(), CONFIG, ORIGIN)
 
 
+@pytest.mark.parametrize("number", [[1], {"id": 1}])
+def test_a_license_that_is_no_id(tmp_path, number):
+    path = write(tmp_path, [annotation(1, packed(LEFT))], image={"license": number})
+    with pytest.raises(ValueError, match=r"expected COCO's JSON.* got .*image 7 has the license"):
+        coco_units(path, Folders(), CONFIG, ORIGIN)
+
+
 def test_pictures_that_are_nowhere(tmp_path):
     path = write(tmp_path, [annotation(1, packed(LEFT))])
     (tmp_path / "val").rename(tmp_path / "elsewhere")
