@@ -48,17 +48,21 @@ def read_credits(given: Mapping[str, str], path: Path | None) -> Credits:
     """Credits of the command line and of a file.
 
     Raises:
-        ValueError: it is no such file; the entry is named.
-        OSError: it cannot be read.
+        ValueError: it is no such file, or cannot be read; the entry is named.
     """
     said = {field: text for field, text in given.items() if text}
     if path is None:
         return Credits(said, {})
+    form = '{"NAME or FOLDER": {"source": "..", "author": "..", "licence": "..", "note": ".."}}'
     try:
         rows: Any = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ValueError(
+            f"--credits {path}: who made the pictures is read there: expected a file with {form}, "
+            f"got {error.strerror or error}; check the path, or give --licence and --author"
+        ) from None
     except ValueError as error:
         raise ValueError(f"{path}: must be JSON: {error}; mend it") from None
-    form = '{"NAME or FOLDER": {"source": "..", "author": "..", "licence": "..", "note": ".."}}'
     if not isinstance(rows, dict):
         raise ValueError(f"{path}: expected {form}, got a {type(rows).__name__}; write it so")
     for name, row in rows.items():

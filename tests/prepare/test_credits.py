@@ -48,6 +48,15 @@ def test_bad_files(tmp_path, text):
         read_credits({}, tmp_path / "credits.json")
 
 
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"none\.json: .*: expected a file with .*, got No such file"
+    ):
+        read_credits({}, tmp_path / "none.json")
+    with pytest.raises(ValueError, match="got Is a directory; check the path, or give --licence"):
+        read_credits({}, tmp_path)
+
+
 def test_what_is_missing_is_asked_for():
     credits = Credits({"author": "A"}, {"b": {"licence": "CC0-1.0"}, "c": {"licence": "unknown"}})
     origins = {name: credits.of(name, name) for name in "abc"}
