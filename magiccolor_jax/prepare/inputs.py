@@ -18,6 +18,7 @@ from magiccolor_jax.data.folders import (
 )
 from magiccolor_jax.data.listing import (
     contents,
+    digest,
     files_below,
     is_picture,
     pictures_below,
@@ -31,7 +32,7 @@ from magiccolor_jax.data.sources import folder_of, kind_of, split_kind
 from magiccolor_jax.files import sha256_of
 from magiccolor_jax.prepare.claims import read_once
 from magiccolor_jax.prepare.clips import Clip
-from magiccolor_jax.prepare.coco import Folders, coco_units
+from magiccolor_jax.prepare.coco import Folders, coco_units, panoptic_beside
 from magiccolor_jax.prepare.credits import Credits
 from magiccolor_jax.prepare.marks import Watch, mark_of
 from magiccolor_jax.prepare.reels import VIDEO_SUFFIXES, FolderReel, VideoReel
@@ -86,7 +87,7 @@ def list_inputs(texts: Sequence[str], around: Around) -> Inputs:
         around = around._replace(aside=frozenset(map(os.path.realpath, below)))
         kind = kind or _guessed(path, around.aside)
         listed += KINDS[kind](path, around)
-        marks.append(sha256_of(path) if kind == "coco" else "")
+        marks.append(_beside(kind, path, around))
         aside += [folder for folder in below if folder not in (around.out, *around.given, *aside)]
     twice = [name for name, count in Counter(each.name for each in listed).items() if count > 1]
     if twice:
@@ -99,6 +100,22 @@ def list_inputs(texts: Sequence[str], around: Around) -> Inputs:
     watch = Watch({each.path: mark_of(each.path, own) for each in listed}, own)
     marks += [f"{each.kind} {each.name} {watch.marks[each.path]}" for each in listed]
     return Inputs(read_once(listed), "\n".join(marks), aside, watch)
+
+
+def _beside(kind: str, path: Path, around: Around) -> str:
+    """Tells what an input says of its pictures from other notes: COCO's JSON with the PNGs beside
+    it, ATD-12K's annotations."""
+    if kind == "coco":
+        return f"{sha256_of(path)} {mark_of(panoptic_beside(path), [around.out])}"
+    if kind != "triplets":
+        return ""
+    return digest(f"{n.relative_to(path)} {n.stat().st_size}" for n in _notes(path, around))
+
+
+def _notes(root: Path, around: Around) -> list[Path]:
+    """Files of JSON below an input."""
+    files = files_below(root, lambda path: path.suffix == ".json" and path.is_file())
+    return [*_outside(files, around)]
 
 
 def _placed(text: str) -> tuple[str, Path]:
@@ -234,7 +251,7 @@ def _frames(root: Path, around: Around) -> Listed:
 
 def _triplets(root: Path, around: Around) -> Listed:
     """A unit for each triplet."""
-    notes = {file.stem: file for file in files_below(root, lambda path: path.suffix == ".json")}
+    notes = {file.stem: file for file in _notes(root, around)}
     units: Listed = []
     for folder in _outside(Triplets(root).folders, around):
         name, film = _named(root, folder), ATD_NAME.fullmatch(_own_name(folder))

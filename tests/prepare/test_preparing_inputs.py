@@ -1,6 +1,7 @@
 """What `magiccolor prepare` takes for an input, where other things stand beside the pictures."""
 
 import errno
+import json
 import shutil
 
 import numpy as np
@@ -10,7 +11,7 @@ from oracles.drawn_clips import RED, frame, shot, write_pictures
 from oracles.preparations import ALL, ORIGIN, prepare, records, skipped
 
 from magiccolor_jax import cli
-from magiccolor_jax.prepare import chunks, inputs, reels
+from magiccolor_jax.prepare import chunks, inputs, preparing, reels
 
 
 @pytest.fixture
@@ -155,3 +156,58 @@ def test_a_black_frame_among_frames_of_several_sizes(tmp_path):
     assert [len(views) for views in found["mix/2"].scene.views] == [2, 2]
     ((name, reason),) = skipped(tmp_path / "out").items()
     assert name == "mix/2b" and "a frame shows something" in reason
+
+
+def test_a_link_that_leads_to_itself(tmp_path):
+    folder = write_pictures(tmp_path / "in", 2)
+    (folder / "b.png").symlink_to("b.png")
+    assert prepare(folder, "--out", tmp_path / "out", *ORIGIN, *ALL) == 1
+    assert list(records(tmp_path / "out")) == ["0", "1"]
+    assert list(skipped(tmp_path / "out")) == ["b", "broken"]
+
+
+def begin(monkeypatch, *words):
+    """A run that dies when its shards are made."""
+
+    def dying(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(preparing, "publish", dying)
+    assert prepare(*words) == 130
+    monkeypatch.undo()
+
+
+def test_panoptic_masks_are_not_mixed(tmp_path, monkeypatch, capsys):
+    save(tmp_path / "val/a.png", frame([((40, 40), RED)]))
+    ids = np.zeros((96, 160, 3), np.uint8)
+    ids[9:50, 9:60] = (4, 0, 0)
+    save(tmp_path / "panoptic_val/a.png", ids)
+    segments = [{"id": 4, "category_id": 1}]
+    content = {
+        "images": [{"id": 7, "file_name": "a.png"}],
+        "annotations": [{"image_id": 7, "file_name": "a.png", "segments_info": segments}],
+        "categories": [{"id": 1}],
+    }
+    (tmp_path / "panoptic_val.json").write_text(json.dumps(content))
+    words = (tmp_path / "panoptic_val.json", "--out", tmp_path / "out", *ORIGIN, *ALL)
+    begin(monkeypatch, *words)
+    ids[20:30:3, 80:120:7] = (4, 0, 0)
+    save(tmp_path / "panoptic_val/a.png", ids)
+    assert prepare(*words) == 1
+    assert "other files in the inputs" in " ".join(capsys.readouterr().err.split())
+
+
+def test_annotations_of_triplets_are_not_mixed(tmp_path, monkeypatch, capsys):
+    for number, pixels in zip((1, 2, 3), shot(12)[::5], strict=True):
+        save(tmp_path / f"in/Film_000024_s2/frame{number}.png", pixels)
+    note = tmp_path / "in/notes/Film_000024_s2.json"
+    note.parent.mkdir()
+    note.write_text('{"level": 1}')
+    # What stands in the results is none of them.
+    words = (tmp_path / "in", "--out", tmp_path / "in/out", *ORIGIN, *ALL)
+    begin(monkeypatch, *words)
+    note.write_text('{"level": 1, "kind": "pan"}')
+    assert prepare(*words) == 1
+    assert "other files in the inputs" in " ".join(capsys.readouterr().err.split())
+    note.write_text('{"level": 1}')
+    assert prepare(*words) == 0
