@@ -64,13 +64,44 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def remove_rests(folder: Path) -> None:
-    """Removes from a folder what a run that died was writing there; no other may be at work."""
+def remove_directory(path: Path) -> None:
+    """Removes a folder with all in it; a crash leaves it whole, or what `remove_rests` removes.
+
+    Raises:
+        OSError: the folder above cannot be written.
+    """
+    temporary = tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    path.rename(temporary)  # in the place of an empty folder
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_rests(folder: Path, beginning: str = ".") -> None:
+    """Removes from a folder what a run that died was writing there; no other may be at work.
+
+    Args:
+        beginning: of the names that are looked at, where others may have such files there.
+    """
     for path in folder.glob(".*.tmp"):
+        if not path.name.startswith(beginning):
+            continue
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def remove_rests_below(folder: Path, whole: str | None = None) -> None:
+    """`remove_rests` of a folder and of those below.
+
+    Args:
+        whole: name of the file that a finished folder has; into such a one nobody writes.
+    """
+    for path, below, files in os.walk(folder):
+        if whole in files:
+            below.clear()
+            continue
+        remove_rests(Path(path))
+        below[:] = [name for name in below if not name.startswith(".")]
 
 
 @contextlib.contextmanager

@@ -14,7 +14,14 @@ import numpy as np
 from magiccolor_jax.data import rle
 from magiccolor_jax.data.pictures import write_png
 from magiccolor_jax.data.transforms import Picture, mask_box
-from magiccolor_jax.files import atomic_directory, atomic_file, sha256_of
+from magiccolor_jax.files import (
+    atomic_directory,
+    atomic_file,
+    remove_directory,
+    remove_rests,
+    remove_rests_below,
+    sha256_of,
+)
 from magiccolor_jax.sampling.outputs import is_foreign, write_picture
 from magiccolor_jax.segment.objects import Region
 
@@ -113,10 +120,7 @@ def _remove_ours(folder: Path) -> None:
             f"{folder}: masks that were changed by hand are kept: expected what an earlier run "
             f"left, got {', '.join(changed)}; move the folder, or choose another --out"
         )
-    for path in there:
-        path.unlink()
-    (folder / RECORD).unlink(missing_ok=True)
-    folder.rmdir()
+    remove_directory(folder)
 
 
 def _annotation(instance: Instance) -> dict[str, Any]:
@@ -152,11 +156,29 @@ def check_coco(out: Path) -> None:
         raise ValueError(f"{path} exists and is none of ours: move it, or choose another --out")
 
 
+def remove_dead(out: Path) -> None:
+    """Removes what a run that died left among the results; no other may be at work."""
+    remove_rests(out, f".{COCO}.")
+    remove_rests_below(out / FOLDER, whole=RECORD)
+    remove_rests_below(out / OVERLAYS)
+
+
+def _folders(out: Path) -> list[Path]:
+    """Those of pictures that were cut; hidden ones are none, for one is written there."""
+    above = out / FOLDER
+    found = (path.parent for path in sorted(above.rglob(RECORD)))
+    return [
+        path
+        for path in found
+        if not any(part.startswith(".") for part in path.relative_to(above).parts)
+    ]
+
+
 def write_coco(out: Path) -> None:
     """Writes coco.json of all pictures that were cut into this folder, by any run."""
     images, annotations = [], []
-    for path in sorted((out / FOLDER).rglob(RECORD)):
-        record = read_record(path.parent)
+    for folder in _folders(out):
+        record = read_record(folder)
         if not record:
             continue
         image = {key: record[key] for key in ("file_name", "height", "width")}

@@ -15,7 +15,7 @@ from magiccolor_jax.checkpoint import load_network, read_config
 from magiccolor_jax.data.pictures import read_picture
 from magiccolor_jax.data.sketches import normalise_sketch
 from magiccolor_jax.data.transforms import WHITE, Picture, fit_page, resize
-from magiccolor_jax.files import sha256_of
+from magiccolor_jax.files import locked, remove_rests_below, sha256_of
 from magiccolor_jax.lineart.method import UNCHANGED, Contrast, LineArt, XDoGMethod
 from magiccolor_jax.lineart.networks import NETWORKS
 from magiccolor_jax.prepare.arguments import LineArtArgs
@@ -53,8 +53,11 @@ def run(args: LineArtArgs, model: Path | None, console: Console) -> int:
     extractor = load_extractor(args.method, model, contrast, args.size)
     drawing = Drawing(extractor, model, args.out, console)
     open_output(args.out)
-    console.print(f"{len(pictures)} pictures by {drawing.who}", markup=False, soft_wrap=True)
-    done = work_through(pictures, drawing, console)
+    with locked(args.out / ".lineart.lock", "run of lineart"):
+        for kind in (LINES, SHEETS):
+            remove_rests_below(args.out / kind)
+        console.print(f"{len(pictures)} pictures by {drawing.who}", markup=False, soft_wrap=True)
+        done = work_through(pictures, drawing, console)
     said = f"{done.made} drawn{drawing.rate()}, {done.kept} kept, {done.failed} failed"
     console.print(f"{said} -> {args.out}", markup=False, soft_wrap=True)
     return done.failed

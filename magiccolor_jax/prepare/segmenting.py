@@ -14,7 +14,7 @@ from rich.markup import escape
 from magiccolor_jax.checkpoint import load_network, read_config
 from magiccolor_jax.data.pictures import PICTURE_SUFFIXES, read_picture
 from magiccolor_jax.data.transforms import Picture
-from magiccolor_jax.files import sha256_of
+from magiccolor_jax.files import locked, sha256_of
 from magiccolor_jax.prepare.arguments import SegmentArgs
 from magiccolor_jax.prepare.cuts import (
     FOLDER,
@@ -23,6 +23,7 @@ from magiccolor_jax.prepare.cuts import (
     Instance,
     check_coco,
     read_record,
+    remove_dead,
     write_coco,
     write_cut,
 )
@@ -62,13 +63,15 @@ def run(args: SegmentArgs, console: Console) -> int:
     check_coco(args.out)
     cutter = Cutter(args, pictures)
     open_output(args.out)
-    console.print(f"{len(pictures)} pictures by {cutter.who}", markup=False, soft_wrap=True)
-    try:
-        done = work_through(
-            pictures, lambda name, path: _one(cutter, name, path, args.out), console
-        )
-    finally:
-        write_coco(args.out)
+    with locked(args.out / ".segment.lock", "run of segment"):
+        remove_dead(args.out)
+        console.print(f"{len(pictures)} pictures by {cutter.who}", markup=False, soft_wrap=True)
+        try:
+            done = work_through(
+                pictures, lambda name, path: _one(cutter, name, path, args.out), console
+            )
+        finally:
+            write_coco(args.out)
     console.print(f"-> {args.out / OVERLAYS}", markup=False, soft_wrap=True)
     return done.failed
 

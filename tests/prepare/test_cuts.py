@@ -1,0 +1,129 @@
+"""A re-run of `magiccolor segment`: what a person changed, and what a run that died left."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import cv2
+import numpy as np
+import pytest
+from oracles.case_folders import save_both
+
+from magiccolor_jax import cli
+from magiccolor_jax.data import rle
+from magiccolor_jax.files import locked
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Two discs on white, and their mirror image."""
+    picture = np.full((120, 160, 3), 255, np.uint8)
+    for x, y, radius, color in ((40, 60, 25, (200, 40, 40)), (110, 40, 20, (40, 60, 200))):
+        cv2.circle(picture, (x, y), radius, color, -1)
+    return save_both(tmp_path / "in", picture)
+
+
+def cut(*words):
+    return cli.run(["segment", *map(str, words)])
+
+
+def annotated(out):
+    """Picture's stem -> the masks that coco.json has, in its order."""
+    coco = json.loads((out / "coco.json").read_text())
+    numbers = {image["id"]: image["file_name"].split("/")[-1][:-4] for image in coco["images"]}
+    found = {name: [] for name in numbers.values()}
+    assert len(found) == len(coco["images"])
+    for row in coco["annotations"]:
+        mask = rle.decode(row["segmentation"])
+        assert row["area"] == mask.sum()
+        found[numbers[row["image_id"]]].append(mask)
+    return found
+
+
+def hidden(out):
+    return [path for path in out.rglob(".*") if path.name.endswith(".tmp")]
+
+
+DYING = """
+    import os, signal, sys
+    from pathlib import Path
+    from magiccolor_jax import cli
+
+    rename = Path.{function}
+
+    def die(path, *rest):
+        if "{where}" in path.as_posix():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return rename(path, *rest)
+
+    Path.{function} = die
+    cli.run(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("where", ["instances/", "overlays/deep", "/.coco.json"])
+def test_what_a_killed_run_left_is_removed(pictures, tmp_path, where):
+    out = tmp_path / "out"
+    function = "rename" if where == "instances/" else "replace"
+    script = textwrap.dedent(DYING.format(where=where, function=function))
+    words = [sys.executable, "-c", script, "segment", str(pictures), "--out", str(out)]
+    assert subprocess.run(words, check=False).returncode == -signal.SIGKILL
+    assert hidden(out)
+    assert cut(pictures, "--out", out) == 0
+    assert not hidden(out)
+    assert {name: len(found) for name, found in annotated(out).items()} == {"one": 2, "two": 2}
+
+
+HALFWAY = """
+    import os, signal, sys
+    from magiccolor_jax import cli
+
+    unlink = os.unlink
+
+    def die(path, **rest):
+        unlink(path, **rest)
+        if str(path).endswith(".png"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.unlink = die
+    cli.run(sys.argv[1:])
+"""
+
+
+def test_a_run_killed_halfway_through_a_removal_was_nobodys_work(pictures, tmp_path):
+    out = tmp_path / "out"
+    assert cut(pictures, "--out", out) == 0
+    again = ["segment", str(pictures), "--out", str(out), "--max-count", "1"]
+    words = [sys.executable, "-c", textwrap.dedent(HALFWAY), *again]
+    assert subprocess.run(words, check=False).returncode == -signal.SIGKILL
+    assert hidden(out) and cli.run(again) == 0
+    assert not hidden(out)
+    assert {name: len(found) for name, found in annotated(out).items()} == {"one": 1, "two": 1}
+
+
+def test_hidden_files_of_others_stay(pictures, tmp_path):
+    out = tmp_path / "out"
+    assert cut(pictures, "--out", out) == 0
+    kept = [out / ".mine.tmp", out / "instances/one/.mine.tmp", out / "other/.mine.tmp"]
+    for path in kept:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    assert cut(pictures, "--out", out) == 0
+    assert all(path.exists() for path in kept)
+
+
+@pytest.mark.parametrize("command", ["segment", "lineart"])
+def test_a_folder_holds_one_run_at_a_time(pictures, tmp_path, capsys, command):
+    out = tmp_path / "out"
+    words = [command, str(pictures), "--out", str(out)]
+    assert cli.run(words) == 0
+    capsys.readouterr()
+    with locked(out / f".{command}.lock", "test"):
+        assert cli.run(words) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"a folder holds one run of {command} at a time" in said
+    assert f"process {os.getpid()}" in said
+    assert cli.run(words) == 0
