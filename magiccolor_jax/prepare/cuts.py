@@ -1,10 +1,11 @@
 """Files of `magiccolor segment`: masks and a record per picture, overlays, COCO JSON.
 
-A picture's folder is renamed into place when it is whole. What a person has changed in it, or put
-there, is never overwritten.
+A picture's folder is renamed into place when it is whole. What a person has changed or deleted in
+it, or put there, is never overwritten: its pictures are then the masks, also in coco.json.
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,8 @@ import cv2
 import numpy as np
 
 from magiccolor_jax.data import rle
-from magiccolor_jax.data.pictures import write_png
+from magiccolor_jax.data.listing import is_picture, natural_key
+from magiccolor_jax.data.pictures import LIGHT, check_not_empty, read_mask, write_png
 from magiccolor_jax.data.transforms import Picture, mask_box
 from magiccolor_jax.files import (
     atomic_directory,
@@ -22,6 +24,7 @@ from magiccolor_jax.files import (
     remove_rests_below,
     sha256_of,
 )
+from magiccolor_jax.prepare.pictures import FAILURES, hash_picture
 from magiccolor_jax.sampling.outputs import is_foreign, write_picture
 from magiccolor_jax.segment.objects import Region
 
@@ -53,19 +56,36 @@ class Cut(NamedTuple):
     how: str
 
 
+KINDS = {"made_by": dict, "file_name": str, "height": int, "width": int, "files": dict}
+"""What a record has beside its instances, one for each file."""
+
+
 def read_record(folder: Path) -> dict[str, Any]:
-    """What is known of a picture that was cut; empty where nothing is, or masks are missing."""
-    found = _stored(folder)
-    return found if found and all((folder / name).is_file() for name in found["files"]) else {}
-
-
-def _stored(folder: Path) -> dict[str, Any]:
-    """The record as it stands; empty where there is none of ours."""
+    """What is known of a picture that was cut; empty where there is no record of ours."""
     try:
         found = json.loads((folder / RECORD).read_text())
-        return found if isinstance(found["files"], dict) else {}
+        rows = found["instances"]
+        ours = all(isinstance(found[name], kind) for name, kind in KINDS.items())
+        ours = ours and len(rows) == len(found["files"])
+        return found if ours and all(isinstance(row, dict) for row in rows) else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
+
+
+def changes(folder: Path) -> list[str]:
+    """What a person has changed, added or deleted since a picture was cut, in words."""
+    record = read_record(folder)
+    ours = record.get("files", {})
+    there = {path.name: path for path in folder.iterdir()}
+    if record:
+        there.pop(RECORD, None)
+    found = dict.fromkeys(ours.keys() - there.keys(), "deleted")
+    for name, path in there.items():
+        if name not in ours:
+            found[name] = "added"
+        elif not path.is_file() or hash_picture(path) != ours[name]:
+            found[name] = "changed"
+    return [f"{name} {found[name]}" for name in sorted(found, key=natural_key)]
 
 
 def write_cut(
@@ -112,10 +132,7 @@ def _remove_ours(folder: Path) -> None:
     """
     if not folder.is_dir():
         return
-    ours = _stored(folder).get("files", {})
-    there = [path for path in sorted(folder.iterdir()) if path.name != RECORD]
-    changed = [p.name for p in there if not p.is_file() or ours.get(p.name) != sha256_of(p)]
-    if changed:
+    if changed := changes(folder):
         raise ValueError(
             f"{folder}: masks that were changed by hand are kept: expected what an earlier run "
             f"left, got {', '.join(changed)}; move the folder, or choose another --out"
@@ -174,16 +191,21 @@ def _folders(out: Path) -> list[Path]:
     ]
 
 
-def write_coco(out: Path) -> None:
-    """Writes coco.json of all pictures that were cut into this folder, by any run."""
-    images, annotations = [], []
+def write_coco(out: Path) -> list[str]:
+    """Writes coco.json of all pictures that were cut into this folder, by any run, with their masks
+    as they are now.
+
+    Returns:
+        What a person has put there as a mask and is none, and is left out.
+    """
+    images, annotations, bad = [], [], []
     for folder in _folders(out):
         record = read_record(folder)
         if not record:
             continue
         image = {key: record[key] for key in ("file_name", "height", "width")}
         images.append({"id": len(images) + 1} | image)
-        for entry in record["instances"]:
+        for entry in _entries(folder, record, bad):
             numbers = {"id": len(annotations) + 1, "image_id": len(images)}
             annotations.append(numbers | entry)
     content = {
@@ -194,6 +216,26 @@ def write_coco(out: Path) -> None:
     }
     with atomic_file(out / COCO) as temporary:
         temporary.write_text(json.dumps(content) + "\n")
+    return bad
+
+
+def _entries(folder: Path, record: dict[str, Any], bad: list[str]) -> Iterator[dict[str, Any]]:
+    """A picture's masks as COCO has them: of what is in its folder, in natural order, that which is
+    as it was cut from the record; adds what is no mask to `bad`."""
+    files = record["files"]
+    known = dict(zip(files, record["instances"], strict=True))
+    shape, owner = (record["height"], record["width"]), Path(record["file_name"]).name
+    there = sorted(filter(is_picture, folder.iterdir()), key=lambda path: natural_key(path.name))
+    for path in there:
+        try:
+            if path.name in files and hash_picture(path) == files[path.name]:
+                yield known[path.name]
+            else:
+                mask = read_mask(path, shape, owner) >= LIGHT
+                check_not_empty(path, mask.astype(np.uint8))
+                yield _annotation(Instance(mask, None))
+        except FAILURES as error:
+            bad.append(str(error))
 
 
 def overlay(picture: Picture, cut: Cut) -> Picture:

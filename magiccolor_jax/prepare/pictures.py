@@ -11,7 +11,8 @@ from rich.markup import escape
 from rich.progress import track
 
 from magiccolor_jax.data.listing import is_picture, pictures_below
-from magiccolor_jax.files import is_disk_full
+from magiccolor_jax.data.pictures import CaseError
+from magiccolor_jax.files import is_disk_full, sha256_of
 
 FAILURES = (ValueError, MemoryError, OSError, cv2.error)
 """What bad pictures raise."""
@@ -55,6 +56,24 @@ def name_pictures(paths: Iterable[Path], out: Path, own: Iterable[str]) -> dict[
     if not found:
         raise ValueError("no pictures: expected pictures, or folders of them")
     return found
+
+
+def hash_picture(path: Path) -> str:
+    """Hexadecimal SHA-256 of a picture's file.
+
+    Raises:
+        CaseError: it cannot be read.
+    """
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise CaseError(
+            path,
+            "a picture can be read",
+            expected="a file that may be read",
+            got=error.strerror or str(error),
+            fix="check the path and its permissions",
+        ) from error
 
 
 def open_output(out: Path) -> None:

@@ -17,10 +17,12 @@ from magiccolor_jax.data.transforms import Picture
 from magiccolor_jax.files import locked, sha256_of
 from magiccolor_jax.prepare.arguments import SegmentArgs
 from magiccolor_jax.prepare.cuts import (
+    COCO,
     FOLDER,
     OVERLAYS,
     Cut,
     Instance,
+    changes,
     check_coco,
     read_record,
     remove_dead,
@@ -53,7 +55,7 @@ def run(args: SegmentArgs, console: Console) -> int:
     """Cuts every picture that is not cut yet.
 
     Returns:
-        How many failed.
+        How many failed, and files beside masks that are none.
 
     Raises:
         ValueError, OSError: arguments, prompts or the model do not fit; the disk is full.
@@ -68,12 +70,15 @@ def run(args: SegmentArgs, console: Console) -> int:
         console.print(f"{len(pictures)} pictures by {cutter.who}", markup=False, soft_wrap=True)
         try:
             done = work_through(
-                pictures, lambda name, path: _one(cutter, name, path, args.out), console
+                pictures, lambda name, path: _one(cutter, name, path, args.out, console), console
             )
         finally:
-            write_coco(args.out)
+            bad = write_coco(args.out)
+    for text in bad:
+        said = f"[red]left out of {COCO}[/red] {escape(text)}"
+        console.print(said, soft_wrap=True, highlight=False)
     console.print(f"-> {args.out / OVERLAYS}", markup=False, soft_wrap=True)
-    return done.failed
+    return done.failed + len(bad)
 
 
 def _check_folders(names: Collection[str]) -> None:
@@ -221,14 +226,19 @@ def _plain(name: str, pictures: dict[str, Path]) -> str:
     return path.with_suffix("").as_posix() if suffixed else name
 
 
-def _one(cutter: Cutter, name: str, path: Path, out: Path) -> str | None:
-    """Cuts a picture, unless that was done; says what was found.
+def _one(cutter: Cutter, name: str, path: Path, out: Path, console: Console) -> str | None:
+    """Cuts a picture, unless that was done; says what was found. Where a person has changed masks
+    since, all is left as it is, and that is said.
 
     Raises:
         ValueError: nothing was, the picture is bad, or another's files are in the way.
     """
     made_by = cutter.made_by(name, path)
-    if read_record(out / FOLDER / name).get("made_by") == made_by:
+    folder = out / FOLDER / name
+    if read_record(folder).get("made_by") == made_by:
+        if changed := changes(folder):
+            said = f"kept {name} as it was changed by hand: {', '.join(changed)}"
+            console.print(said, markup=False, soft_wrap=True, highlight=False)
         return None
     picture, alpha = read_picture(path)
     cut = cutter(name, picture, alpha)

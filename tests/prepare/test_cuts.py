@@ -10,7 +10,8 @@ import textwrap
 import cv2
 import numpy as np
 import pytest
-from oracles.case_folders import save_both
+from oracles.case_folders import block_mask, save, save_both
+from PIL import Image
 
 from magiccolor_jax import cli
 from magiccolor_jax.data import rle
@@ -45,6 +46,80 @@ def annotated(out):
 
 def hidden(out):
     return [path for path in out.rglob(".*") if path.name.endswith(".tmp")]
+
+
+def test_a_deleted_mask_stays_deleted(pictures, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert cut(pictures, "--out", out) == 0
+    folder = out / "instances/one"
+    first = np.asarray(Image.open(folder / "1.png")) > 0
+    (folder / "2.png").unlink()
+    capsys.readouterr()
+    for _ in range(2):
+        assert cut(pictures, "--out", out) == 0
+        assert not (folder / "2.png").exists()
+        said = " ".join(capsys.readouterr().err.split())
+        assert "kept one as it was changed by hand: 2.png deleted" in said
+        assert "kept deep/two" not in said
+        (mask,) = annotated(out)["one"]
+        np.testing.assert_array_equal(mask, first)
+    assert cut(pictures, "--out", out, "--max-count", 1) == 1
+    assert "changed by hand are kept" in capsys.readouterr().err
+    assert sorted(path.name for path in folder.iterdir()) == ["1.png", "instances.json"]
+    assert len(annotated(out)["one"]) == len(annotated(out)["two"]) == 1
+    (folder / "1.png").unlink()
+    assert cut(pictures, "--out", out) == 0 and annotated(out)["one"] == []
+
+
+def test_coco_has_masks_as_a_person_left_them(pictures, tmp_path):
+    out = tmp_path / "out"
+    assert cut(pictures, "--out", out) == 0
+    folder, painted = out / "instances/one", block_mask((120, 160), 10, 20, 50, 70)
+    (folder / "2.png").unlink()
+    save(folder / "1.png", painted)
+    save(folder / "10.png", painted[:, ::-1].copy())
+    assert cut(pictures, "--out", out) == 0
+    found = annotated(out)
+    assert len(found["one"]) == len(found["two"]) == 2
+    np.testing.assert_array_equal(found["one"], [painted > 0, painted[:, ::-1] > 0])
+    coco = json.loads((out / "coco.json").read_text())
+    assert coco["annotations"][2]["bbox"] == [20, 10, 51, 41]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (np.zeros((120, 160), np.uint8), "a mask marks at least one pixel"),
+        (np.full((60, 80), 255, np.uint8), "a mask has the size of its picture"),
+        (None, "a picture can be read"),
+    ],
+)
+def test_a_mask_that_is_none_is_told_and_left_out(pictures, tmp_path, capsys, content, message):
+    out = tmp_path / "out"
+    assert cut(pictures, "--out", out) == 0
+    path = out / "instances/one/1.png"
+    path.write_bytes(b"") if content is None else save(path, content)
+    before = path.read_bytes()
+    assert cut(pictures, "--out", out) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"left out of coco.json {path}" in said and message in said
+    assert path.read_bytes() == before
+    assert {name: len(found) for name, found in annotated(out).items()} == {"one": 1, "two": 2}
+
+
+@pytest.mark.parametrize("key", ["file_name", "height", "width", "instances", "made_by", "files"])
+def test_a_record_that_lacks_something_is_none_of_ours(pictures, tmp_path, capsys, key):
+    out = tmp_path / "out"
+    assert cut(pictures, "--out", out) == 0
+    path = out / "instances/one/instances.json"
+    record = json.loads(path.read_text())
+    del record[key]
+    path.write_text(json.dumps(record))
+    (out / "coco.json").unlink()
+    assert cut(pictures, "--out", out) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "failed one" in said and "masks that were changed by hand are kept" in said
+    assert list(annotated(out)) == ["two"] and json.loads(path.read_text()) == record
 
 
 DYING = """
