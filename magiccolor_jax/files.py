@@ -160,7 +160,7 @@ def link_or_copy(source: Path, target: Path) -> None:
     """The same file under another name: a hard link, or a copy where there can be none."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        target.hardlink_to(source.resolve())  # a link itself would lead elsewhere from there
+        target.hardlink_to(os.path.realpath(source))  # a link itself would lead elsewhere
     except OSError:
         shutil.copyfile(source, target)
 

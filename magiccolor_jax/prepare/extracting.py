@@ -15,11 +15,11 @@ from magiccolor_jax.checkpoint import load_network, read_config
 from magiccolor_jax.data.pictures import read_picture
 from magiccolor_jax.data.sketches import normalise_sketch
 from magiccolor_jax.data.transforms import WHITE, Picture, fit_page, resize
-from magiccolor_jax.files import locked, remove_rests_below, sha256_of
+from magiccolor_jax.files import locked, remove_rests_below
 from magiccolor_jax.lineart.method import UNCHANGED, Contrast, LineArt, XDoGMethod
 from magiccolor_jax.lineart.networks import NETWORKS
 from magiccolor_jax.prepare.arguments import LineArtArgs
-from magiccolor_jax.prepare.pictures import name_pictures, open_output, work_through
+from magiccolor_jax.prepare.pictures import hash_picture, name_pictures, open_output, work_through
 from magiccolor_jax.recipe import Recipe
 from magiccolor_jax.sampling.outputs import hash_model, is_foreign, read_made_by, write_picture
 from magiccolor_jax.types import Sizes
@@ -130,10 +130,10 @@ class Drawing:
         return f", {len(self._seconds) / sum(self._seconds):.2f} pictures/s"
 
     def made_by(self, path: Path) -> dict[str, Any]:
-        """All that the lines of a picture depend on."""
+        """All that the lines of a picture depend on; raises CaseError where it cannot be read."""
         method = self._extractor.method
         return {
-            "picture": sha256_of(path),
+            "picture": hash_picture(path),
             "model": self._model,
             "method": method.name,
             "settings": method.settings,

@@ -1,5 +1,6 @@
 """What commands share that go through pictures one by one: their names, and the way through."""
 
+import os
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -39,16 +40,16 @@ def name_pictures(paths: Iterable[Path], out: Path, own: Iterable[str]) -> dict[
         ValueError: there is none, a path is no picture, or two have one name.
     """
     found: dict[str, Path] = {}
-    results = {(out / name).resolve() for name in own}
+    results = {_real(out / name) for name in own}
     for root in paths:
         if not root.exists() or (root.is_file() and not is_picture(root)):
             raise ValueError(f"{root}: expected a picture or a folder of pictures")
         below = [root] if root.is_file() else pictures_below(root)
         for path in below:
-            if path != root and results & {*path.resolve().parents}:
+            if path != root and results & {*_real(path).parents}:
                 continue
             name = path.stem if path == root else path.relative_to(root).with_suffix("").as_posix()
-            if found.setdefault(name, path).resolve() != path.resolve():
+            if _real(found.setdefault(name, path)) != _real(path):
                 raise ValueError(
                     f"results are named after their pictures: {found[name]} and {path} would both "
                     f"be {name}; rename one, or use different --out folders"
@@ -56,6 +57,11 @@ def name_pictures(paths: Iterable[Path], out: Path, own: Iterable[str]) -> dict[
     if not found:
         raise ValueError("no pictures: expected pictures, or folders of them")
     return found
+
+
+def _real(path: Path) -> Path:
+    """Where links lead in the end; a link that leads to itself stays, for its reader to report."""
+    return Path(os.path.realpath(path))
 
 
 def hash_picture(path: Path) -> str:

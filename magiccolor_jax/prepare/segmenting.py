@@ -14,7 +14,7 @@ from rich.markup import escape
 from magiccolor_jax.checkpoint import load_network, read_config
 from magiccolor_jax.data.pictures import PICTURE_SUFFIXES, read_picture
 from magiccolor_jax.data.transforms import Picture
-from magiccolor_jax.files import locked, sha256_of
+from magiccolor_jax.files import locked
 from magiccolor_jax.prepare.arguments import SegmentArgs
 from magiccolor_jax.prepare.cuts import (
     COCO,
@@ -29,7 +29,7 @@ from magiccolor_jax.prepare.cuts import (
     write_coco,
     write_cut,
 )
-from magiccolor_jax.prepare.pictures import name_pictures, open_output, work_through
+from magiccolor_jax.prepare.pictures import hash_picture, name_pictures, open_output, work_through
 from magiccolor_jax.prepare.prompts import (
     Prompt,
     alike,
@@ -130,10 +130,10 @@ class Cutter:
         return f"SAM on {jax.local_devices()[0].device_kind}"
 
     def made_by(self, name: str, path: Path) -> dict[str, Any]:
-        """All that the masks of a picture depend on."""
+        """All that the masks of a picture depend on; raises CaseError where it cannot be read."""
         asked = self.prompts.get(name)
         return {
-            "picture": sha256_of(path),
+            "picture": hash_picture(path),
             "model": self.model,
             "settings": [repr(self.objects), repr(self.grid) if asked is None else repr(asked)],
         }
