@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from magiccolor_jax.data.pictures import PICTURE_SUFFIXES, CaseError
 
@@ -89,15 +90,45 @@ def files_below(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:
     Raises:
         CaseError: a folder cannot be listed.
     """
-    found: list[Path] = []
+    files, closed = look_below(folder, wanted)
+    for each in closed:
+        check_open(each)
+    return files
+
+
+class Below(NamedTuple):
+    """What a folder and those below it hold, in natural order."""
+
+    files: list[Path]
+    closed: list[Path]
+    """Folders that cannot be listed."""
+
+
+def look_below(folder: Path, wanted: Callable[[Path], bool]) -> Below:
+    """All files of a kind in a folder and below it, and the folders that stay unknown."""
+    files: list[Path] = []
 
     def collect(folder: Path, entries: Sequence[Path]) -> bool:
-        found.extend(filter(wanted, entries))
+        files.extend(filter(wanted, entries))
         return False
 
-    for closed in walk(folder, collect):
-        pictures_in(closed)  # raises, as nothing is marked
-    return found
+    closed = list(walk(folder, collect))  # nothing else is marked
+    return Below(files, closed)
+
+
+def check_open(path: Path) -> None:
+    """Raises CaseError where a path is a folder that cannot be listed."""
+    try:
+        if os.path.isdir(path):
+            os.listdir(path)
+    except OSError as error:
+        raise CaseError(
+            path,
+            "a folder is looked through",
+            expected="a folder that can be listed",
+            got=error.strerror or str(error),
+            fix="check its permissions, or leave it out",
+        ) from error
 
 
 def walk(folder: Path, marks: Marks) -> Iterator[Path]:
@@ -112,7 +143,7 @@ def walk(folder: Path, marks: Marks) -> Iterator[Path]:
 def _walk(folder: Path, marks: Marks, seen: set[str]) -> Iterator[Path]:
     """`walk` past the folders whose real paths are in `seen`."""
     real = os.path.realpath(folder)
-    if real in seen or not folder.is_dir():
+    if real in seen or not os.path.isdir(folder):  # Path.is_dir raises in a closed folder
         return
     seen.add(real)
     try:

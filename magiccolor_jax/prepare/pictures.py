@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 
-from magiccolor_jax.data.listing import is_picture, pictures_below
+from magiccolor_jax.data.listing import Below, check_open, is_picture, look_below
 from magiccolor_jax.data.pictures import CaseError
 from magiccolor_jax.files import is_disk_full, sha256_of
 
@@ -30,7 +30,7 @@ class Done(NamedTuple):
 
 def name_pictures(paths: Iterable[Path], out: Path, own: Iterable[str]) -> dict[str, Path]:
     """Name of each picture: its file's, or its path below the folder that was walked, without
-    suffix.
+    suffix. A folder that cannot be listed stands among them, for its reader to report.
 
     Args:
         out: where results go.
@@ -40,12 +40,14 @@ def name_pictures(paths: Iterable[Path], out: Path, own: Iterable[str]) -> dict[
         ValueError: there is none, a path is no picture, or two have one name.
     """
     found: dict[str, Path] = {}
+    closed: dict[Path, str] = {}
     results = {_real(out / name) for name in own}
     for root in paths:
-        if not root.exists() or (root.is_file() and not is_picture(root)):
+        is_file = os.path.isfile(root)
+        if not os.path.exists(root) or (is_file and not is_picture(root)):
             raise ValueError(f"{root}: expected a picture or a folder of pictures")
-        below = [root] if root.is_file() else pictures_below(root)
-        for path in below:
+        below = Below([root], []) if is_file else look_below(root, is_picture)
+        for path in below.files:
             if path != root and results & {*_real(path).parents}:
                 continue
             name = path.stem if path == root else path.relative_to(root).with_suffix("").as_posix()
@@ -54,6 +56,11 @@ def name_pictures(paths: Iterable[Path], out: Path, own: Iterable[str]) -> dict[
                     f"results are named after their pictures: {found[name]} and {path} would both "
                     f"be {name}; rename one, or use different --out folders"
                 )
+        for path in below.closed:
+            if not results & {_real(path), *_real(path).parents}:
+                closed[path] = _real(path).name if path == root else str(path.relative_to(root))
+    for path, name in closed.items():
+        found[str(path) if name in found else name] = path
     if not found:
         raise ValueError("no pictures: expected pictures, or folders of them")
     return found
@@ -117,6 +124,7 @@ def work_through(
     made = failed = 0
     for name, path in track(pictures.items(), "pictures", console=console):
         try:
+            check_open(path)
             said = one(name, path)
             made += said is not None
         except FAILURES as error:

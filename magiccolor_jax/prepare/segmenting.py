@@ -1,5 +1,6 @@
 """`magiccolor segment`: pictures in, instance masks, COCO JSON and overlays out."""
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def run(args: SegmentArgs, console: Console) -> int:
         ValueError, OSError: arguments, prompts or the model do not fit; the disk is full.
     """
     pictures = name_pictures(args.pictures, args.out, (FOLDER, OVERLAYS))
-    _check_folders(pictures)
+    _check_folders([name for name, path in pictures.items() if not os.path.isdir(path)])
     check_coco(args.out)
     cutter = Cutter(args, pictures)
     open_output(args.out)

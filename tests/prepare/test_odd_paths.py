@@ -1,5 +1,6 @@
 """Paths that stop nobody: links to themselves, closed folders, odd and long names, by command."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 from oracles.case_folders import block_mask, save
 
 from magiccolor_jax import cli
+from magiccolor_jax.data.listing import files_below, is_picture, look_below
+from magiccolor_jax.data.pictures import CaseError
 
 COMMANDS = {"segment": "overlays", "lineart": "lines"}
 """Command -> a folder of its results, with a picture of each name."""
@@ -27,6 +30,18 @@ def run(command, *words):
 
 def said(capsys):
     return " ".join(capsys.readouterr().err.split())
+
+
+def close(monkeypatch, folder):
+    """Makes a folder one that cannot be listed, also for root."""
+    listdir = os.listdir
+
+    def refuse(path="."):
+        if Path(path) == folder:
+            raise PermissionError(13, "Permission denied", str(path))
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -52,3 +67,36 @@ def test_links_to_one_picture_are_one_name(pictures, tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other/good.png").symlink_to(pictures / "good.png")
     assert run("segment", pictures, tmp_path / "other", "--out", tmp_path / "out") == 0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("name", ["lost+found", "good"])
+def test_a_closed_folder_fails_alone(pictures, tmp_path, capsys, monkeypatch, command, name):
+    (pictures / name).mkdir()
+    close(monkeypatch, pictures / name)
+    out = tmp_path / "out"
+    assert run(command, pictures, "--out", out) == 1
+    assert (out / COMMANDS[command] / "good.png").is_file()
+    text = said(capsys)
+    # Where a picture has its name, a folder goes by its whole path.
+    assert f"failed {pictures / name if name == 'good' else name}: " in text
+    assert "expected a folder that can be listed, got Permission denied; check" in text
+
+
+def test_a_closed_folder_is_left_out_of_a_preparation(pictures, tmp_path, capsys, monkeypatch):
+    (pictures / "lost+found").mkdir()
+    close(monkeypatch, pictures / "lost+found")
+    words = ("--author", "A", "--licence", "CC0-1.0", "--held-out", 0, "--side", 64)
+    assert run("prepare", pictures, "--out", tmp_path / "out", *words) == 1
+    text = said(capsys)
+    assert "left out lost+found" in text and "1 train, 0 held_out, 1 left out" in text
+
+
+def test_closed_folders_are_listed_beside_the_files(tmp_path, monkeypatch):
+    save(tmp_path / "a/1.png", np.zeros((4, 4), np.uint8))
+    (tmp_path / "b").mkdir()
+    close(monkeypatch, tmp_path / "b")
+    files, closed = look_below(tmp_path, is_picture)
+    assert files == [tmp_path / "a/1.png"] and closed == [tmp_path / "b"]
+    with pytest.raises(CaseError, match="got Permission denied"):
+        files_below(tmp_path, is_picture)
