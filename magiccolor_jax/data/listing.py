@@ -20,8 +20,9 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
 
 
 def digest(names: Iterable[object]) -> str:
-    """Hash of names in their order."""
-    return hashlib.sha256("\n".join(map(str, names)).encode()).hexdigest()[:16]
+    """Hash of names in their order; one that is no UTF-8 counts as well."""
+    text = "\n".join(map(str, names))
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def some_names(names: Sequence[str]) -> str:

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from oracles.case_folders import block_mask, save
+from oracles.drawn_clips import shot
+from oracles.preparations import ALL, ORIGIN, prepare, records, skipped
 
 from magiccolor_jax import cli
-from magiccolor_jax.data.listing import files_below, is_picture, look_below
+from magiccolor_jax.data.listing import digest, files_below, is_picture, look_below
 from magiccolor_jax.data.pictures import CaseError
 
 COMMANDS = {"segment": "overlays", "lineart": "lines"}
@@ -86,8 +88,7 @@ def test_a_closed_folder_fails_alone(pictures, tmp_path, capsys, monkeypatch, co
 def test_a_closed_folder_is_left_out_of_a_preparation(pictures, tmp_path, capsys, monkeypatch):
     (pictures / "lost+found").mkdir()
     close(monkeypatch, pictures / "lost+found")
-    words = ("--author", "A", "--licence", "CC0-1.0", "--held-out", 0, "--side", 64)
-    assert run("prepare", pictures, "--out", tmp_path / "out", *words) == 1
+    assert prepare(pictures, "--out", tmp_path / "out", *ORIGIN, *ALL) == 1
     text = said(capsys)
     assert "left out lost+found" in text and "1 train, 0 held_out, 1 left out" in text
 
@@ -100,3 +101,19 @@ def test_closed_folders_are_listed_beside_the_files(tmp_path, monkeypatch):
     assert files == [tmp_path / "a/1.png"] and closed == [tmp_path / "b"]
     with pytest.raises(CaseError, match="got Permission denied"):
         files_below(tmp_path, is_picture)
+
+
+def test_names_that_are_no_utf8_have_a_digest():
+    assert digest(["b\udce9.png"]) != digest(["b\udce8.png"])
+    assert digest(["bé.png"]) == "a2b189db8df7087e"
+
+
+def test_a_name_that_is_no_utf8_leaves_out_its_frame_alone(tmp_path, capfd):
+    clip, out = tmp_path / "clip", tmp_path / "out"
+    for number, pixels in enumerate(shot(6)):
+        save(clip / f"{number}.png", pixels)
+    (clip / "2.png").rename(clip / "2\udce9.png")
+    words = ("--stride", 1, "--alike", 2)
+    assert prepare(f"frames:{clip}", "--out", out, *ORIGIN, *ALL, *words) == 1
+    assert list(records(out)) == ["clip/0", "clip/4"] and list(skipped(out)) == ["clip/2\udce9"]
+    assert "rename the file or its folder" in capfd.readouterr().err
