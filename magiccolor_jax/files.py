@@ -16,6 +16,9 @@ from pathlib import Path
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """Numbers of the errors after which nothing else can be written either."""
 
+NAME_SHOWN = 40
+"""Letters of a name that its temporary one shows: up to 4 bytes each, of 255 in all."""
+
 
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error says that there is no room."""
@@ -30,7 +33,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         OSError: from the block or the rename; the temporary file is then removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path), suffix=".tmp")
     os.close(handle)
     temporary = Path(name)
     try:
@@ -55,7 +58,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
             f"{path}: the output folder must not exist yet; remove it or choose another name"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=_prefix(path), suffix=".tmp"))
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
@@ -64,13 +67,18 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _prefix(path: Path) -> str:
+    """Beginning of temporary names beside a path, which must not be too long where its is not."""
+    return f".{path.name[:NAME_SHOWN]}."
+
+
 def remove_directory(path: Path) -> None:
     """Removes a folder with all in it; a crash leaves it whole, or what `remove_rests` removes.
 
     Raises:
         OSError: the folder above cannot be written.
     """
-    temporary = tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = tempfile.mkdtemp(dir=path.parent, prefix=_prefix(path), suffix=".tmp")
     path.rename(temporary)  # in the place of an empty folder
     shutil.rmtree(temporary, ignore_errors=True)
 

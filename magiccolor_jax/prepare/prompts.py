@@ -53,10 +53,15 @@ def read_prompts(path: Path) -> dict[str, list[Prompt]]:
     """Picture's name -> prompts.
 
     Raises:
-        ValueError: it is no such file; the entry is named.
+        ValueError: it is no such file, or cannot be read; the entry is named.
     """
     try:
         content = json.loads(path.read_text())
+    except OSError as error:
+        raise ValueError(
+            f"{path}: prompts can be read: expected a JSON file, got {error.strerror or error}; "
+            "check the path of --prompts and its permissions"
+        ) from None
     except ValueError as error:
         raise ValueError(f"{path}: must be JSON: {error}") from None
     if not isinstance(content, dict):

@@ -1,5 +1,6 @@
 """Paths that stop nobody: links to themselves, closed folders, odd and long names, by command."""
 
+import json
 import os
 from pathlib import Path
 
@@ -117,3 +118,33 @@ def test_a_name_that_is_no_utf8_leaves_out_its_frame_alone(tmp_path, capfd):
     assert prepare(f"frames:{clip}", "--out", out, *ORIGIN, *ALL, *words) == 1
     assert list(records(out)) == ["clip/0", "clip/4"] and list(skipped(out)) == ["clip/2\udce9"]
     assert "rename the file or its folder" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "stem", ["絵" * 80, "x" * 250, "b\udce9"], ids=["signs", "letters", "no UTF-8"]
+)
+def test_long_and_odd_names_are_names(pictures, tmp_path, capfd, command, stem):
+    (pictures / "good.png").rename(pictures / f"{stem}.png")
+    out = tmp_path / "out"
+    for _ in range(2):
+        assert run(command, pictures, "--out", out) == 0, said(capfd)
+    assert (out / COMMANDS[command] / f"{stem}.png").is_file()
+
+
+def test_prompts_that_cannot_be_read(pictures, tmp_path, capsys):
+    for path, got in ((tmp_path / "none.json", "No such file"), (pictures, "Is a directory")):
+        words = ("--out", tmp_path / "out", "--prompts", path)
+        assert run("segment", pictures, *words) == 1
+        text = said(capsys)
+        assert f"{path}: prompts can be read: expected a JSON file, got {got}" in text
+        assert "check the path of --prompts" in text
+
+
+def test_records_name_their_picture(pictures, tmp_path):
+    """A name that is no UTF-8 comes back from JSON."""
+    bad = pictures / "b\udce9.png"
+    (pictures / "good.png").rename(bad)
+    assert run("segment", pictures, "--out", tmp_path / "out") == 0
+    (image,) = json.loads((tmp_path / "out/coco.json").read_text())["images"]
+    assert image["file_name"] == str(bad)
