@@ -76,11 +76,13 @@ def remove_directory(path: Path) -> None:
     """Removes a folder with all in it; a crash leaves it whole, or what `remove_rests` removes.
 
     Raises:
-        OSError: the folder above cannot be written.
+        OSError: it is no folder, or the one above cannot be written.
     """
     temporary = tempfile.mkdtemp(dir=path.parent, prefix=_prefix(path), suffix=".tmp")
-    path.rename(temporary)  # in the place of an empty folder
-    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        path.rename(temporary)  # in the place of an empty folder
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def remove_rests(folder: Path, beginning: str = ".") -> None:

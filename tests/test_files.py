@@ -10,7 +10,14 @@ import textwrap
 
 import pytest
 
-from magiccolor_jax.files import atomic_directory, atomic_file, sha256_of
+from magiccolor_jax.files import (
+    atomic_directory,
+    atomic_file,
+    remove_directory,
+    remove_rests,
+    remove_rests_below,
+    sha256_of,
+)
 
 
 def listing(folder):
@@ -69,6 +76,41 @@ def test_a_folder_is_never_merged(tmp_path):
     ):
         pytest.fail("the block must not run")
     assert listing(tmp_path) == ["model"]
+
+
+def test_a_folder_is_removed_with_all_in_it(tmp_path):
+    (tmp_path / "model/deep").mkdir(parents=True)
+    (tmp_path / "model/deep/part").write_text("x")
+    remove_directory(tmp_path / "model")
+    assert listing(tmp_path) == []
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OSError, match="directory"):
+        remove_directory(tmp_path / "file")
+    assert listing(tmp_path) == ["file"]
+
+
+def test_rests_are_removed_but_not_in_finished_folders(tmp_path):
+    for name in ("a/.x.1.tmp", "a/b/.y.2.tmp", "done/.z.3.tmp", "done/record", ".hid/.w.4.tmp"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    (tmp_path / "a/.folder.5.tmp").mkdir()
+    remove_rests_below(tmp_path, whole="record")
+    left = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
+    assert left == [".hid/.w.4.tmp", "done/.z.3.tmp", "done/record"]
+    assert listing(tmp_path / "a") == ["b"]
+    remove_rests(tmp_path / ".hid", ".x.")
+    assert listing(tmp_path / ".hid") == [".w.4.tmp"]
+
+
+@pytest.mark.parametrize("name", ["絵" * 85, "x" * 255, "short"])
+def test_temporary_names_are_no_longer_than_may_be(tmp_path, name):
+    with atomic_file(tmp_path / name) as temporary:
+        assert temporary.name.startswith(f".{name[:40]}.")
+    (tmp_path / name).unlink()
+    with atomic_directory(tmp_path / name):
+        pass
+    remove_directory(tmp_path / name)
+    assert listing(tmp_path) == []
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])

@@ -16,7 +16,8 @@ class SegmentArgs:
     With --model, SAM finds everything in a picture, or answers prompts. Without, flat artwork is
     cut out by its alpha channel, its plain ground or its colours, and every picture says by which.
     OUT/instances/NAME/ can be copied to a case's sketch_masks/ or reference_masks/. Finished
-    pictures are skipped on a re-run; a bad one is reported, the rest go on, and the exit code is 1.
+    pictures are skipped on a re-run, with masks that you have changed, added or deleted as they are
+    now; a bad one is reported, the rest go on, and the exit code is 1.
     """
 
     pictures: tyro.conf.Positional[tuple[Path, ...]]

@@ -100,11 +100,11 @@ def write_cut(
     Raises:
         ValueError: files stand there that are not ours.
     """
-    folder, shown = out / FOLDER / name, out / OVERLAYS / f"{name}.png"
-    if is_foreign(shown):
-        raise ValueError(f"{shown} exists and is none of ours: move it, or choose another --out")
-    _remove_ours(folder)
-    write_picture(shown, overlay(picture, cut), made_by)
+    check_place(out, name)
+    folder = out / FOLDER / name
+    if folder.is_dir():
+        remove_directory(folder)
+    write_picture(out / OVERLAYS / f"{name}.png", overlay(picture, cut), made_by)
     with atomic_directory(folder) as new:
         files = {}
         for number, instance in enumerate(cut.found, 1):
@@ -124,20 +124,17 @@ def write_cut(
         (new / RECORD).write_text(json.dumps(record, indent=1) + "\n")
 
 
-def _remove_ours(folder: Path) -> None:
-    """Removes what an earlier run left, unless somebody has worked on it.
-
-    Raises:
-        ValueError: somebody has.
-    """
-    if not folder.is_dir():
-        return
-    if changed := changes(folder):
+def check_place(out: Path, name: str) -> None:
+    """Raises ValueError where a picture's masks or overlay would take the place of others' files,
+    or of what somebody has worked on."""
+    folder, shown = out / FOLDER / name, out / OVERLAYS / f"{name}.png"
+    if is_foreign(shown):
+        raise ValueError(f"{shown} exists and is none of ours: move it, or choose another --out")
+    if folder.is_dir() and (changed := changes(folder)):
         raise ValueError(
             f"{folder}: masks that were changed by hand are kept: expected what an earlier run "
             f"left, got {', '.join(changed)}; move the folder, or choose another --out"
         )
-    remove_directory(folder)
 
 
 def _annotation(instance: Instance) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from magiccolor_jax.prepare.cuts import (
     Instance,
     changes,
     check_coco,
+    check_place,
     read_record,
     remove_dead,
     write_coco,
@@ -38,7 +39,7 @@ from magiccolor_jax.prepare.prompts import (
     from_words,
     read_prompts,
 )
-from magiccolor_jax.sampling.outputs import hash_model
+from magiccolor_jax.sampling.outputs import hash_model, read_made_by
 from magiccolor_jax.segment.automatic import AutomaticConfig, segment
 from magiccolor_jax.segment.classical import flat_masks
 from magiccolor_jax.segment.objects import ObjectConfig, Region, instances, mended
@@ -240,7 +241,9 @@ def _one(cutter: Cutter, name: str, path: Path, out: Path, console: Console) -> 
         if changed := changes(folder):
             said = f"kept {name} as it was changed by hand: {', '.join(changed)}"
             console.print(said, markup=False, soft_wrap=True, highlight=False)
-        return None
+        if changed or read_made_by(out / OVERLAYS / f"{name}.png") == made_by:
+            return None
+    check_place(out, name)
     picture, alpha = read_picture(path)
     cut = cutter(name, picture, alpha)
     if not cut.found:

@@ -202,3 +202,25 @@ def test_a_folder_holds_one_run_at_a_time(pictures, tmp_path, capsys, command):
     assert f"a folder holds one run of {command} at a time" in said
     assert f"process {os.getpid()}" in said
     assert cli.run(words) == 0
+
+
+def test_an_overlay_that_is_gone_is_drawn_again(pictures, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert cut(pictures, "--out", out) == 0
+    shown = out / "overlays/one.png"
+    before = shown.read_bytes()
+    shown.unlink()
+    assert cut(pictures, "--out", out) == 0
+    assert shown.read_bytes() == before
+    assert "one: 2 by the plain ground" in capsys.readouterr().err
+
+
+def test_a_picture_in_the_place_of_an_overlay_is_told(pictures, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert cut(pictures, "--out", out) == 0
+    mine = block_mask((120, 160), 10, 20, 50, 70)
+    save(out / "overlays/one.png", mine)
+    assert cut(pictures, "--out", out) == 1
+    assert "overlays/one.png exists and is none of ours" in capsys.readouterr().err
+    np.testing.assert_array_equal(np.asarray(Image.open(out / "overlays/one.png")), mine)
+    assert len(annotated(out)["one"]) == 2
