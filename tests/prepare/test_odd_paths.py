@@ -1,5 +1,6 @@
 """Paths that stop nobody: links to themselves, closed folders, odd and long names, by command."""
 
+import io
 import json
 import os
 from pathlib import Path
@@ -148,3 +149,27 @@ def test_records_name_their_picture(pictures, tmp_path):
     assert run("segment", pictures, "--out", tmp_path / "out") == 0
     (image,) = json.loads((tmp_path / "out/coco.json").read_text())["images"]
     assert image["file_name"] == str(bad)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_pictures_that_may_not_be_looked_at_fail_alone(
+    pictures, tmp_path, capsys, monkeypatch, command
+):
+    """A folder may be listed although its entries are closed."""
+    save(pictures / "sealed/in.png", np.zeros((60, 80, 3), np.uint8))
+    stat, open_file = os.stat, io.open
+
+    def refuse(call):
+        def guarded(path, *rest, **more):
+            if isinstance(path, str | Path) and Path(path).parent == pictures / "sealed":
+                raise PermissionError(13, "Permission denied", str(path))
+            return call(path, *rest, **more)
+
+        return guarded
+
+    monkeypatch.setattr(os, "stat", refuse(stat))
+    monkeypatch.setattr(io, "open", refuse(open_file))
+    out = tmp_path / "out"
+    assert run(command, pictures, "--out", out) == 1
+    assert (out / COMMANDS[command] / "good.png").is_file()
+    assert "failed sealed/in: " in (text := said(capsys)) and "got Permission denied" in text
