@@ -186,9 +186,11 @@ def _of_crop(
             jnp.asarray(kinds),
             down,
             across,
+            jnp.asarray(size),
             offset,
         )
         answers = [np.asarray(x)[: (MASKS - 1) * len(asked)] for x in answers]
+        answers[0] = answers[0][:, : size[0], : size[1]]
         parts.append(_filtered(answers, asked, box, shape, config))
     found = Segments(*map(np.concatenate, zip(*parts, strict=True)))
     return found.kept(suppress(found.boxes, found.quality, config.box_nms_thresh))
@@ -202,14 +204,21 @@ def _candidates(
     kinds: Int[Array, "N P"],
     down: Float[Array, "H m"],
     across: Float[Array, "W m"],
+    size: Int[Array, "2"],
     offset: Float[Array, ""],
 ) -> tuple[Bool[Array, "M H W"], Float[Array, "M"], Float[Array, "M"], Int[Array, "M 4"]]:
-    """Masks of a batch of prompts, three each, with quality, stability and boxes."""
+    """Masks of a batch of prompts, three each, with quality, stability and boxes.
+
+    Args:
+        size: height and width of the picture, beyond which nothing counts.
+    """
     found = sam.decode(embedding, places, kinds)
     logits = found.logits[:, 1:].reshape(-1, *found.logits.shape[2:])
     whole = enlarge(logits, down, across)
-    inside = whole > 0
-    high, low = ((whole > edge).sum(axis=(1, 2)) for edge in (offset, -offset))
+    _, height, width = whole.shape
+    within = (jnp.arange(height) < size[0])[:, None] & (jnp.arange(width) < size[1])
+    inside = (whole > 0) & within
+    high, low = (((whole > edge) & within).sum(axis=(1, 2)) for edge in (offset, -offset))
     ends = [_ends(inside.any(axis=axis)) for axis in (1, 2)]  # of columns, of rows
     boxes = jnp.stack([ends[0][0], ends[1][0], ends[0][1], ends[1][1]], axis=1)
     boxes = jnp.where(inside.any(axis=(1, 2))[:, None], boxes, 0)

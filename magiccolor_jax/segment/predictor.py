@@ -3,7 +3,7 @@
 Facts: segment-anything `predictor.py`, `utils/transforms.py`, `modeling/sam.py`.
 """
 
-from functools import cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import jax
@@ -22,6 +22,10 @@ STD = np.array([58.395, 57.12, 57.375], np.float32)
 """Of ImageNet's pixels, 0..255."""
 
 Size = tuple[int, int]
+
+STEP = 128
+"""Masks are made at the next multiple of this many pixels, so that pictures of many sizes share few
+programs."""
 
 
 class Frame(NamedTuple):
@@ -71,7 +75,6 @@ def square_pixels(picture: UInt8[np.ndarray, "H W 3"], frame: Frame, side: int) 
     return pixels
 
 
-@cache
 def _bilinear(source: int, target: int) -> Float[np.ndarray, "target source"]:
     """PyTorch's bilinear resize of one axis (align_corners=False, no antialias), in float64."""
     places = np.maximum((np.arange(target) + 0.5) * source / target - 0.5, 0)
@@ -83,22 +86,23 @@ def _bilinear(source: int, target: int) -> Float[np.ndarray, "target source"]:
     return matrix
 
 
-@cache
+@lru_cache(maxsize=4)
 def to_picture(masks: int, side: int, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
     """Matrices [H masks] and [W masks] that bring a mask to the picture's size.
 
     segment-anything resizes twice, to the square and, without what is around the picture, to the
-    picture; both are linear, and so is the whole.
+    picture; both are linear, and so is the whole. H and W are the picture's height and width, up to
+    the next multiple of `STEP`; what is beyond the picture is 0.
 
     Args:
         masks: side of the decoder's masks.
         side: of the square.
     """
-    axes = zip(frame.original, frame.resized, strict=True)
-    down, across = (
-        (_bilinear(inside, length) @ _bilinear(masks, side)[:inside]).astype(np.float32)
-        for length, inside in axes
-    )
+    to_square, matrices = _bilinear(masks, side), []
+    for length, inside in zip(frame.original, frame.resized, strict=True):
+        matrix = (_bilinear(inside, length) @ to_square[:inside]).astype(np.float32)
+        matrices.append(np.pad(matrix, ((0, -length % STEP), (0, 0))))
+    down, across = matrices
     return down, across
 
 
@@ -149,8 +153,9 @@ class Predictor:
         chosen = slice(1, MASKS) if several else slice(0, 1)
         logits, quality = found.logits[:, chosen], found.quality[:, chosen]
         matrices = to_picture(self.cfg.mask_size, self.cfg.image_size, picture.frame)
-        inside = _inside(logits, *map(jnp.asarray, matrices))
-        return Predicted(*map(np.asarray, (inside, quality, logits)))
+        height, width = picture.frame.original
+        inside = np.asarray(_inside(logits, *map(jnp.asarray, matrices)))[..., :height, :width]
+        return Predicted(inside, np.asarray(quality), np.asarray(logits))
 
     def tokens_of(
         self,

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from golden_weights import seeded_pictures
 from goldens_sam import AUTOMATIC, GOLDEN, REGIONS, SHAPES, picture
 from seeded_network import seeded_network
 
 from converters import maps
+from magiccolor_jax.segment import automatic
 from magiccolor_jax.segment.automatic import (
     AutomaticConfig,
     crop_boxes,
@@ -14,7 +16,7 @@ from magiccolor_jax.segment.automatic import (
     suppress,
     without_small,
 )
-from magiccolor_jax.segment.predictor import Predictor
+from magiccolor_jax.segment.predictor import Predictor, frame_of, to_picture
 from magiccolor_jax.segment.sam import SAM
 from magiccolor_jax.segment.sam_config import SAMConfig
 
@@ -123,3 +125,17 @@ def test_small_holes_and_islands_go_and_something_stays():
 def test_prompts_that_are_none(predictor, prompt):
     with pytest.raises(ValueError, match="a prompt is points with labels, boxes, or both"):
         predictor.predict(predictor.embed(picture("wide")), **prompt)
+
+
+def test_pictures_of_many_sizes_take_few_programs_and_little_memory(predictor):
+    config = AutomaticConfig(**AUTOMATIC | {"crop_n_layers": 0})
+    programs = automatic._candidates.jitted_fn
+    segment(predictor, picture("wide"), config)
+    before = programs._cache_size()
+    for shape in ((71, 99), (90, 120), (128, 128)):
+        pixels = 255 * seeded_pictures("sizes", (1, *shape, 3))[0]
+        segment(predictor, pixels.clip(0, 255).astype(np.uint8), config)
+    assert programs._cache_size() == before
+    for length in range(200, 230):
+        to_picture(256, 1024, frame_of((length, 200), 1024))
+    assert to_picture.cache_info().currsize < 10
