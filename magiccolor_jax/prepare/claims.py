@@ -43,11 +43,14 @@ def read_once(listed: Sequence[Unit | Clip]) -> list[Unit | Clip]:
 
 def _pictures_of(each: Unit | Clip) -> Iterable[Path]:
     """The pictures that are read of a folder; none for a file."""
-    if not each.path.is_dir():
+    if not os.path.isdir(each.path):
         return []
     if each.kind == "frames":  # a folder below is a clip by itself
-        files = filter(is_picture, each.path.iterdir())
-        return sorted(files, key=lambda path: natural_key(path.name))
+        try:
+            entries = list(each.path.iterdir())
+        except OSError:  # its reader will meet and report it
+            return []
+        return sorted(filter(is_picture, entries), key=lambda path: natural_key(path.name))
     found: list[Path] = []
 
     def collect(folder: Path, entries: Sequence[Path]) -> bool:

@@ -1,5 +1,6 @@
 """The inputs of `magiccolor prepare`, by kind: what is read at once, and clips to look through."""
 
+import errno
 import functools
 import json
 import os
@@ -17,11 +18,11 @@ from magiccolor_jax.data.folders import (
     has_masks,
 )
 from magiccolor_jax.data.listing import (
+    check_open,
     contents,
     digest,
-    files_below,
     is_picture,
-    pictures_below,
+    look_below,
     pictures_in,
     walk,
 )
@@ -87,6 +88,7 @@ def list_inputs(texts: Sequence[str], around: Around) -> Inputs:
         around = around._replace(aside=frozenset(map(os.path.realpath, below)))
         kind = kind or _guessed(path, around.aside)
         listed += KINDS[kind](path, around)
+        listed += _closed(kind, path, around)
         marks.append(_beside(kind, path, around))
         aside += [folder for folder in below if folder not in (around.out, *around.given, *aside)]
     twice = [name for name, count in Counter(each.name for each in listed).items() if count > 1]
@@ -114,7 +116,7 @@ def _beside(kind: str, path: Path, around: Around) -> str:
 
 def _notes(root: Path, around: Around) -> list[Path]:
     """Files of JSON below an input."""
-    files = files_below(root, lambda path: path.suffix == ".json" and path.is_file())
+    files = _below(root, lambda path: path.suffix == ".json" and path.is_file())
     return [*_outside(files, around)]
 
 
@@ -197,6 +199,29 @@ def _outside(paths: Sequence[Path], around: Around) -> Iterator[Path]:
             yield path
 
 
+def _below(root: Path, wanted: Callable[[Path], bool]) -> list[Path]:
+    """All files of a kind below an input; `_closed` has the folders that cannot be listed."""
+    return look_below(root, wanted).files
+
+
+def _closed(kind: str, root: Path, around: Around) -> Listed:
+    """A unit for each folder that cannot be listed, which says so when it is read. Kinds whose
+    units are folders themselves have it among them."""
+    if root.is_file() or kind not in ("pictures", "video", "frames"):
+        return []
+    return [
+        Unit(name, name, kind, path, 1, around.credits.of(name, str(path)), read)
+        for path in _outside(look_below(root, is_picture).closed, around)
+        for name, read in ((_named(root, path), functools.partial(_read_closed, path)),)
+    ]
+
+
+def _read_closed(path: Path) -> Group:
+    """Raises CaseError where a folder cannot be listed, OSError where now it can."""
+    check_open(path)
+    raise OSError(errno.ESTALE, "could not be listed before, and now it can", str(path))
+
+
 def _pictures(root: Path, around: Around) -> Listed:
     """A unit for each picture.
 
@@ -207,7 +232,7 @@ def _pictures(root: Path, around: Around) -> Listed:
         raise ValueError(f"{root}: expected a picture or a folder of pictures")
     found = {root: root.stem} if root.is_file() else {}
     if root.is_dir():
-        found = {path: _named(root, path) for path in _outside(pictures_below(root), around)}
+        found = {path: _named(root, path) for path in _outside(_below(root, is_picture), around)}
     if not found:
         raise ValueError(
             f"{root}: no pictures: expected pictures, or folders of them, that are neither given "
@@ -227,7 +252,7 @@ def _read_picture(name: str, path: Path) -> Group:
 
 def _videos(root: Path, around: Around) -> Listed:
     """A clip for each file; raises ValueError where there is none."""
-    files = [root] if root.is_file() else files_below(root, _is_video)
+    files = [root] if root.is_file() else _below(root, _is_video)
     found: Listed = []
     for path in _outside(files, around):
         name = _named(root, path)
@@ -239,7 +264,7 @@ def _videos(root: Path, around: Around) -> Listed:
 def _frames(root: Path, around: Around) -> Listed:
     """A clip for each folder with pictures; raises ValueError where there is none, or two of a
     folder have one name."""
-    files = _outside(files_below(root, is_picture), around)
+    files = _outside(_below(root, is_picture), around)
     found: Listed = []
     for folder in dict.fromkeys(file.parent for file in files):
         name = _named(root, folder)

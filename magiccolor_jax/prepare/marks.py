@@ -28,14 +28,14 @@ def mark_of(path: Path, aside: Iterable[Path]) -> str:
         OSError: it cannot be looked at.
     """
     left_out = {os.path.realpath(folder) for folder in aside} - {os.path.realpath(path)}
-    if path.is_file():
+    if os.path.isfile(path):
         return str(path.stat().st_size)
     marks: list[str] = []
 
     def collect(folder: Path, entries: Sequence[Path]) -> bool:
         if os.path.realpath(folder) in left_out:
             return True
-        files = (entry for entry in entries if is_picture(entry) and entry.is_file())
+        files = (entry for entry in entries if is_picture(entry) and os.path.isfile(entry))
         marks.extend(f"{file.relative_to(path)} {file.stat().st_size}" for file in files)
         return False
 

@@ -87,12 +87,16 @@ def test_a_closed_folder_fails_alone(pictures, tmp_path, capsys, monkeypatch, co
     assert "expected a folder that can be listed, got Permission denied; check" in text
 
 
-def test_a_closed_folder_is_left_out_of_a_preparation(pictures, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("kind", ["", "pictures:", "frames:"])
+def test_a_closed_folder_is_left_out_of_a_preparation(
+    pictures, tmp_path, capsys, monkeypatch, kind
+):
     (pictures / "lost+found").mkdir()
     close(monkeypatch, pictures / "lost+found")
-    assert prepare(pictures, "--out", tmp_path / "out", *ORIGIN, *ALL) == 1
+    assert prepare(f"{kind}{pictures}", "--out", tmp_path / "out", *ORIGIN, *ALL) == 1
     text = said(capsys)
     assert "left out lost+found" in text and "1 train, 0 held_out, 1 left out" in text
+    assert "expected a folder that can be listed, got Permission denied; check" in text
 
 
 def test_closed_folders_are_listed_beside_the_files(tmp_path, monkeypatch):
