@@ -20,7 +20,7 @@ import torch
 import tyro
 from golden_weights import seeded
 from goldens_lineart import GOLDEN, TRIALS, picture
-from oracles.lineart import InformativeDrawingsOracle, SketchKerasOracle, anime2sketch, lively_
+from oracles.lineart import oracle_of
 from report import Row, show, write_json
 
 from converters import ConvertArgs, maps, verify
@@ -103,13 +103,7 @@ def state_dict(config: Any) -> dict[str, torch.Tensor]:
     if isinstance(config, SAMConfig):
         asked = wanted(maps.SAM, parameter_shapes(config), maps.SEGMENT_ANYTHING)
         return {x.keys[0]: torch.from_numpy(seeded(x.keys[0], x.part)) for x in asked}
-    if isinstance(config, Anime2SketchConfig):
-        network = anime2sketch(config.width, config.depth, config.enlarging == "bilinear")
-    elif isinstance(config, SketchKerasConfig):
-        network = SketchKerasOracle(config.width)
-    else:
-        network = InformativeDrawingsOracle(config.width, config.blocks)
-    return dict(lively_(network).state_dict())
+    return dict(oracle_of(config).state_dict())
 
 
 def same_bits(one: Path, other: Path) -> bool:

@@ -5,13 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from oracles.lineart import (  # noqa: E402
-    InformativeDrawingsOracle,
-    SketchKerasOracle,
-    anime2sketch,
-    lively_,
-    run_anime2sketch,
-)
+from oracles.lineart import oracle_of, run_anime2sketch  # noqa: E402
 from oracles.parity import relative_error  # noqa: E402
 
 from converters import verify, verify_lineart  # noqa: E402
@@ -37,20 +31,9 @@ OFFICIAL = {
 }
 
 
-def network_of(config):
-    """PyTorch's network under lively weights."""
-    if isinstance(config, Anime2SketchConfig):
-        network = anime2sketch(config.width, config.depth, config.enlarging == "bilinear")
-    elif isinstance(config, SketchKerasConfig):
-        network = SketchKerasOracle(config.width)
-    else:
-        network = InformativeDrawingsOracle(config.width, config.blocks)
-    return lively_(network)
-
-
 def state_of(config):
     """A state dict of PyTorch's names, keys, shapes and types."""
-    return dict(network_of(config).state_dict())
+    return dict(oracle_of(config).state_dict())
 
 
 def convert(source, output, **options):
@@ -141,7 +124,7 @@ def test_every_misfit_is_in_one_report(tmp_path, capsys):
 def test_verifys_side_of_pytorch_is_the_network(name):
     """Ours is compared with the same module elsewhere."""
     kind, config = NANO[name]
-    network, (pixels,) = network_of(config), verify.random_inputs(config).values()
+    network, (pixels,) = oracle_of(config), verify.random_inputs(config).values()
     given = {"pixels": torch.from_numpy(pixels).movedim(-1, 1)}
     with torch.inference_mode():
         run = run_anime2sketch if kind == "anime2sketch" else type(network).__call__

@@ -1,9 +1,14 @@
 """PyTorch's line extractors, written after their published architectures, under their keys."""
 
+from typing import Any
+
 import torch
 from oracles.perturb import perturb_
 from torch import Tensor, nn
 from torch.nn import functional
+
+from magiccolor_jax.lineart.anime2sketch import Anime2SketchConfig
+from magiccolor_jax.lineart.sketch_keras import SketchKerasConfig
 
 
 def numbered(**layers: nn.Module) -> nn.Sequential:
@@ -12,6 +17,17 @@ def numbered(**layers: nn.Module) -> nn.Sequential:
     for name, layer in layers.items():
         made.add_module(name.removeprefix("_"), layer)
     return made
+
+
+def oracle_of(config: Any) -> nn.Module:
+    """The network of one of our configs, under lively weights."""
+    if isinstance(config, Anime2SketchConfig):
+        network = anime2sketch(config.width, config.depth, config.enlarging == "bilinear")
+    elif isinstance(config, SketchKerasConfig):
+        network = SketchKerasOracle(config.width)
+    else:
+        network = InformativeDrawingsOracle(config.width, config.blocks)
+    return lively_(network)
 
 
 def lively_(network: nn.Module, seed: int = 0) -> nn.Module:
