@@ -85,15 +85,13 @@ def remove_directory(path: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def remove_rests(folder: Path, beginning: str = ".") -> None:
+def remove_rests(folder: Path, pattern: str = ".*.tmp") -> None:
     """Removes from a folder what a run that died was writing there; no other may be at work.
 
     Args:
-        beginning: of the names that are looked at, where others may have such files there.
+        pattern: of the names that are looked at, where others may have such files there.
     """
-    for path in folder.glob(".*.tmp"):
-        if not path.name.startswith(beginning):
-            continue
+    for path in folder.glob(pattern):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

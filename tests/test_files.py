@@ -98,7 +98,7 @@ def test_rests_are_removed_but_not_in_finished_folders(tmp_path):
     left = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
     assert left == [".hid/.w.4.tmp", "done/.z.3.tmp", "done/record"]
     assert listing(tmp_path / "a") == ["b"]
-    remove_rests(tmp_path / ".hid", ".x.")
+    remove_rests(tmp_path / ".hid", ".x.*.tmp")
     assert listing(tmp_path / ".hid") == [".w.4.tmp"]
 
 

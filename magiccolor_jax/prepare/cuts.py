@@ -172,7 +172,7 @@ def check_coco(out: Path) -> None:
 
 def remove_dead(out: Path) -> None:
     """Removes what a run that died left among the results; no other may be at work."""
-    remove_rests(out, f".{COCO}.")
+    remove_rests(out, f".{COCO}.*.tmp")
     remove_rests_below(out / FOLDER, whole=RECORD)
     remove_rests_below(out / OVERLAYS)
 

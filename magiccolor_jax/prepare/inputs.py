@@ -88,7 +88,6 @@ def list_inputs(texts: Sequence[str], around: Around) -> Inputs:
         around = around._replace(aside=frozenset(map(os.path.realpath, below)))
         kind = kind or _guessed(path, around.aside)
         listed += KINDS[kind](path, around)
-        listed += _closed(kind, path, around)
         marks.append(_beside(kind, path, around))
         aside += [folder for folder in below if folder not in (around.out, *around.given, *aside)]
     twice = [name for name, count in Counter(each.name for each in listed).items() if count > 1]
@@ -116,8 +115,8 @@ def _beside(kind: str, path: Path, around: Around) -> str:
 
 def _notes(root: Path, around: Around) -> list[Path]:
     """Files of JSON below an input."""
-    files = _below(root, lambda path: path.suffix == ".json" and path.is_file())
-    return [*_outside(files, around)]
+    below = look_below(root, lambda path: path.suffix == ".json" and path.is_file())
+    return [*_outside(below.files, around)]
 
 
 def _placed(text: str) -> tuple[str, Path]:
@@ -199,21 +198,20 @@ def _outside(paths: Sequence[Path], around: Around) -> Iterator[Path]:
             yield path
 
 
-def _below(root: Path, wanted: Callable[[Path], bool]) -> list[Path]:
-    """All files of a kind below an input; `_closed` has the folders that cannot be listed."""
-    return look_below(root, wanted).files
-
-
-def _closed(kind: str, root: Path, around: Around) -> Listed:
-    """A unit for each folder that cannot be listed, which says so when it is read. Kinds whose
-    units are folders themselves have it among them."""
-    if root.is_file() or kind not in ("pictures", "video", "frames"):
-        return []
-    return [
+def _below(
+    root: Path, kind: str, wanted: Callable[[Path], bool], around: Around
+) -> tuple[list[Path], Listed]:
+    """Files of an input, itself or below it, and a unit for each folder that cannot be listed,
+    which says so when it is read."""
+    if root.is_file():
+        return [root], []
+    below = look_below(root, wanted)
+    closed: Listed = [
         Unit(name, name, kind, path, 1, around.credits.of(name, str(path)), read)
-        for path in _outside(look_below(root, is_picture).closed, around)
+        for path in _outside(below.closed, around)
         for name, read in ((_named(root, path), functools.partial(_read_closed, path)),)
     ]
+    return [*_outside(below.files, around)], closed
 
 
 def _read_closed(path: Path) -> Group:
@@ -230,19 +228,20 @@ def _pictures(root: Path, around: Around) -> Listed:
     """
     if root.is_file() and not is_picture(root):
         raise ValueError(f"{root}: expected a picture or a folder of pictures")
-    found = {root: root.stem} if root.is_file() else {}
-    if root.is_dir():
-        found = {path: _named(root, path) for path in _outside(_below(root, is_picture), around)}
-    if not found:
+    files, closed = _below(root, "pictures", is_picture, around)
+    if not files:
         raise ValueError(
             f"{root}: no pictures: expected pictures, or folders of them, that are neither given "
             f"nor results, got {contents(root)}; check the path"
         )
-    return [
-        Unit(name, name, "pictures", path, 1, around.credits.of(name, str(path)), read)
-        for path, name in found.items()
-        for read in (functools.partial(_read_picture, name, path),)
-    ]
+    found: Listed = []
+    for path in files:
+        name = root.stem if path == root else _named(root, path)
+        read = functools.partial(_read_picture, name, path)
+        found.append(
+            Unit(name, name, "pictures", path, 1, around.credits.of(name, str(path)), read)
+        )
+    return found + closed
 
 
 def _read_picture(name: str, path: Path) -> Group:
@@ -252,26 +251,30 @@ def _read_picture(name: str, path: Path) -> Group:
 
 def _videos(root: Path, around: Around) -> Listed:
     """A clip for each file; raises ValueError where there is none."""
-    files = [root] if root.is_file() else _below(root, _is_video)
+    files, closed = _below(root, "video", _is_video, around)
     found: Listed = []
-    for path in _outside(files, around):
+    for path in _outside(files, around):  # also where the input itself is one
         name = _named(root, path)
         origin = around.credits.of(name, str(path))
         found.append(Clip(name, "video", path, origin, VideoReel(path)))
-    return found or _nothing(root, f"files that end in {', '.join(sorted(VIDEO_SUFFIXES))}")
+    if not found:
+        _nothing(root, f"files that end in {', '.join(sorted(VIDEO_SUFFIXES))}")
+    return found + closed
 
 
 def _frames(root: Path, around: Around) -> Listed:
     """A clip for each folder with pictures; raises ValueError where there is none, or two of a
     folder have one name."""
-    files = _outside(_below(root, is_picture), around)
+    files, closed = _below(root, "frames", is_picture, around)
     found: Listed = []
-    for folder in dict.fromkeys(file.parent for file in files):
+    for folder in dict.fromkeys(file.parent for file in files if file != root):
         name = _named(root, folder)
         origin = around.credits.of(name, str(folder))
         reel = FolderReel([*pictures_in(folder).values()])
         found.append(Clip(name, "frames", folder, origin, reel))
-    return found or _nothing(root, "folders of pictures")
+    if not found:
+        _nothing(root, "folders of pictures")
+    return found + closed
 
 
 def _triplets(root: Path, around: Around) -> Listed:
