@@ -78,6 +78,9 @@ class ColorizeArgs:
     """network: its page, resized; lines: its colours under the sketch's own lines, at the sketch's
     size, and what no mask marks as it was; lines_everywhere: that coloured too. Default what the
     model was made for."""
+    finish_reach: int | None = None
+    """How far colours are evened out between lines, in pixels of the network's page: 1 keeps all
+    that it drew, 16 makes plain areas plain. Default what suits the model."""
     layers: bool = False
     """Also write lines, colours, each instance's flat colours and mask to NAME.layers/."""
     batch_size: int | None = None
@@ -148,7 +151,11 @@ def _run_colorize(args: ColorizeArgs) -> int:
     with console.status(f"loading {escape(str(args.model))}"):
         folder = model_folder(args.model)
         colorizer = Colorizer.from_pretrained(
-            folder, recipe=args.recipe, precision=args.precision, finish=args.finish
+            folder,
+            recipe=args.recipe,
+            precision=args.precision,
+            finish=args.finish,
+            finish_reach=args.finish_reach,
         )
         settings = colorizer.settings(
             seed=args.seed, steps=args.steps, guidance=args.guidance, sampler=args.sampler

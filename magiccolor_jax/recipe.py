@@ -12,6 +12,9 @@ from typing import Any, Literal
 UncondDrop = Literal["bank", "context", "instances"]
 Finish = Literal["network", "lines", "lines_everywhere"]
 
+MOST_PIXELS = 64
+"""Of `finish_reach`: a quarter of the smallest page."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -65,6 +68,9 @@ class Recipe:
     finish: Finish = "network"
     """`network`: its page, resized. `lines`: its colours under the sketch's own lines, and what no
     mask marks as it was; `lines_everywhere` colours that too. Read in sampling/colorizer.py."""
+    finish_reach: int = 2
+    """How far colours are evened out between lines, in pixels of the network's page: as small as
+    what the network gets right. Read in sampling/finishing.py."""
 
     def __post_init__(self):
         hints = typing.get_type_hints(Recipe)
@@ -126,7 +132,7 @@ class Recipe:
         """The fields that a training sees, as text: what becomes of its pictures is not among
         them."""
         fields = dataclasses.asdict(self)
-        del fields["finish"]
+        del fields["finish"], fields["finish_reach"]
         return f"Recipe({', '.join(f'{name}={value!r}' for name, value in fields.items())})"
 
     def to_json(self) -> str | dict[str, Any]:
@@ -148,3 +154,5 @@ def _check_choice(name: str, value: Any, hint: Any) -> None:
         raise ValueError(f"recipe: {name} must be one of {choices}, got {value!r}")
     elif hint is float and not 0.0 <= value <= 1.0:
         raise ValueError(f"recipe: {name} is a share and must lie in [0, 1], got {value!r}")
+    elif hint is int and not 1 <= value <= MOST_PIXELS:
+        raise ValueError(f"recipe: {name} must be 1 to {MOST_PIXELS} pixels, got {value!r}")

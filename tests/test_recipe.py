@@ -70,6 +70,8 @@ def test_own_choices_travel_as_fields():
         ("papper", "expected one of"),
         ({"contxt": "clip"}, "unknown fields"),
         ({"token_drop": 1.5}, "token_drop is a share"),
+        ({"finish_reach": 0}, "finish_reach must be 1 to 64 pixels, got 0"),
+        ({"finish_reach": 65}, "finish_reach must be 1 to 64 pixels, got 65"),
         ({"masks_on": "canvas"}, "expected page_fit='squeeze512'"),
     ],
 )
@@ -90,6 +92,7 @@ def test_bad_choices(name: str, value: object):
 
 def test_a_training_does_not_see_how_pictures_are_finished():
     text = Recipe.paper().of_training()
-    assert text == dataclasses.replace(Recipe.paper(), finish="lines").of_training()
+    finished = dataclasses.replace(Recipe.paper(), finish="lines", finish_reach=8)
+    assert text == finished.of_training()
     assert text != dataclasses.replace(Recipe.paper(), token_drop=0.2).of_training()
     assert text.startswith("Recipe(context='clip', reference_bank=True") and "finish" not in text

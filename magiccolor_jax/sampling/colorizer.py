@@ -121,6 +121,7 @@ class Colorizer:
         recipe: Recipe | str | dict[str, Any] | None = None,
         precision: str | None = None,
         finish: Finish | None = None,
+        finish_reach: int | None = None,
         mesh: Mesh | None = None,
     ) -> "Colorizer":
         """Loads a model folder (made by `magiccolor convert`).
@@ -129,7 +130,7 @@ class Colorizer:
             directory: or the name of an embedded model.
             recipe: overrides the one in config.json; a preset's name, or fields of it.
             precision: `float32` or `bfloat16`; default f32 on CPU, bf16 on accelerators.
-            finish: overrides the recipe's.
+            finish, finish_reach: override the recipe's.
             mesh: devices to use; default all of this process'.
 
         Raises:
@@ -140,8 +141,9 @@ class Colorizer:
         config = read_config(directory)
         recipe = config.recipe if recipe is None else recipe
         recipe = recipe if isinstance(recipe, Recipe) else Recipe.from_json(recipe)
-        if finish is not None:
-            recipe = dataclasses.replace(recipe, finish=finish)
+        given = {"finish": finish, "finish_reach": finish_reach}
+        given = {name: value for name, value in given.items() if value is not None}
+        recipe = dataclasses.replace(recipe, **given)
         chosen = for_inference(precision)
         networks = load_networks(directory, config, recipe, chosen, mesh)
         nulls = load_null_contexts(directory, config, recipe)

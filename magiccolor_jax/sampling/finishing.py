@@ -17,9 +17,6 @@ from magiccolor_jax.data.sketches import scan
 from magiccolor_jax.data.transforms import WHITE, Mask, PageFit, Picture, mask_counts, resize
 from magiccolor_jax.recipe import Recipe
 
-SMOOTH = 4.0
-"""Strength of the filter at the page's own size; it grows with the area of the network's pixels."""
-
 EDGE = 6.0
 """Levels of the guide, 0..255, that stop the filter to 1/e."""
 
@@ -67,7 +64,7 @@ def finish(
     shown = page[fit.placed.slices]
     scanned = scan(sketch)
     owner = _owner(masks, sketch.shape[:2], recipe)
-    colors = _spread(shown, scanned.ink, owner)
+    colors = _spread(shown, scanned.ink, owner, recipe.finish_reach)
     colored = np.ones(owner.shape, bool) if whole or not masks else owner > 0
     under = np.where(colored[..., None], colors, np.float32(WHITE))
     picture = np.where(colored[..., None], np.rint(under * scanned.passes), sketch)
@@ -95,16 +92,21 @@ def _spread(
     shown: Float[np.ndarray, "h w 3"],
     ink: Float32[np.ndarray, "H W"],
     owner: Int[np.ndarray, "H W"],
+    reach: int,
 ) -> Float32[np.ndarray, "H W 3"]:
     """Colours of paper, 0..255, everywhere: those near lines come from between the lines.
 
-    Fast global smoothing (Min et al. 2014) of trusted colours over that of the trust itself.
+    Fast global smoothing (Min et al. 2014) of trusted colours over that of the trust itself. Its
+    strength is an area: that of the network's pixels that are evened out.
+
+    Args:
+        reach: side of that area, in the network's pixels.
     """
     trust = _trust(shown.shape[:2], ink, owner)
     planes = np.dstack([shown * trust[..., None], trust]).astype(np.float32)
     large = cv2.resize(planes, ink.shape[::-1], interpolation=cv2.INTER_LINEAR)
     guide = _guide(ink, owner)
-    strength = SMOOTH * max(ink.size / trust.size, 1.0)
+    strength = reach**2 * max(ink.size / trust.size, 1.0)
     smooth = [
         cv2.ximgproc.fastGlobalSmootherFilter(guide, np.ascontiguousarray(plane), strength, EDGE)
         for plane in cv2.split(large)

@@ -1,5 +1,6 @@
 """Colours under the sketch's own lines."""
 
+import dataclasses
 import json
 import shutil
 
@@ -42,10 +43,14 @@ def network_page(target, sketch):
     return page + np.random.default_rng(0).normal(0, 3, page.shape).astype(np.float32)
 
 
-@pytest.fixture(scope="module")
-def done():
+def reaching(pixels):
+    return dataclasses.replace(RECIPE, finish_reach=pixels)
+
+
+@pytest.fixture(scope="module", params=[2, 16])
+def done(request):
     sketch, target, masks = drawing()
-    return finish(network_page(target, sketch), sketch, masks, FIT, RECIPE)
+    return finish(network_page(target, sketch), sketch, masks, FIT, reaching(request.param))
 
 
 def test_colours_are_whole_up_to_the_lines(done):
@@ -130,8 +135,27 @@ def test_a_page_without_masks_is_one_layer_of_colours():
     assert list(parts) == ["lines", "colors"] and (parts["colors"][..., 3] == 255).all()
 
 
+def test_clouds_within_the_reach_go_away():
+    """Clouds of eight pixels of the network's page; for that, no colour crosses a line."""
+    sketch, target, masks = drawing()
+    rng = np.random.default_rng(0)
+    clouds = cv2.resize(rng.normal(0, 20, (16, 16, 3)), FIT.bucket[::-1])
+    page = network_page(target, sketch) + clouds
+    inside = np.zeros((HEIGHT, WIDTH), bool)
+    for left, right in ((104, 296), (305, 496), (564, 696)):
+        inside[155:446, left:right] = True
+
+    def error(reach):
+        colors = finish(page, sketch, masks, FIT, reaching(reach)).colors.astype(float)
+        return np.abs(colors - target)[inside].mean()
+
+    errors = [error(reach) for reach in (1, 4, 16)]
+    assert errors[0] > 1.3 * errors[1] > 1.3 * 1.3 * errors[2], errors
+
+
+@pytest.mark.parametrize("reach", [2, 64])
 @pytest.mark.parametrize("pair", [(1, 4), (2, 5), (3, 0), (1, 16), (5, 10)])
-def test_no_edge_of_a_mask_lets_colours_through(pair):
+def test_no_edge_of_a_mask_lets_colours_through(pair, reach):
     """Whatever the numbers of neighbours; no line parts them."""
     target = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
     target[100:500, 200:400] = LEFT
@@ -142,7 +166,8 @@ def test_no_edge_of_a_mask_lets_colours_through(pair):
     if pair[1]:
         masks[pair[1] - 1, 100:500, 400:600] = 255
     sketch = np.full_like(target, 255)
-    done = finish(network_page(target, sketch), sketch, list(masks), FIT, RECIPE)
+    recipe = reaching(reach)
+    done = finish(network_page(target, sketch), sketch, list(masks), FIT, recipe)
     error = np.abs(done.picture.astype(int) - target)[110:490, 210:590]
     assert error.max() < 45  # where edges are no edges to it: 91
 
