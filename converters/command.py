@@ -37,7 +37,7 @@ class ConvertArgs:
     """
 
     source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")]
-    """What to convert."""
+    """What to convert; `tiny` is the embedded model."""
     output: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUTPUT")]
     """The folder to make; it must not exist yet."""
     to: Literal["jax", "release", "diffusers"] | None = None

@@ -1,6 +1,7 @@
 """Does what the command line says: plan, tell, check the disk, convert, verify."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from converters import metrics, release, single, to_diffusers, to_jax, to_release, to_torch
@@ -11,6 +12,7 @@ from converters.plan import Plan, read_json
 from converters.streaming import check_space, gigabytes
 from converters.to_torch import Export
 from magiccolor_jax.checkpoint import CONFIG_NAME, FORMAT
+from magiccolor_jax.embedded import model_folder
 from magiccolor_jax.tensorfile import TensorSpec
 from magiccolor_jax.training.export import TrainedModel, find_step, is_run
 
@@ -23,6 +25,7 @@ def convert(args: ConvertArgs) -> None:
         OSError: files are missing, the output exists, or the disk is too small.
         ImportError: PyTorch, or the extra `parity`, is needed and not installed.
     """
+    args = replace(args, source=model_folder(args.source))
     if not args.source.exists():
         raise FileNotFoundError(f"{args.source}: no such file or folder")
     _check_output(args)

@@ -187,11 +187,12 @@ def config_from_json(content: Any, path: Path) -> ModelConfig:
         )
     try:
         networks = content["networks"].items()
+        recipe, schedule = _choices(content, path)
         return ModelConfig(
             networks={name: network_from_json(v, f"{path}: {name}") for name, v in networks},
-            recipe=Recipe.from_json(content["recipe"]),
+            recipe=recipe,
             sizes=_sizes(content["sizes"], path),
-            schedule=Schedule(**content["schedule"]),
+            schedule=schedule,
             sampling=_sampling(content.get("sampling", {}), path),
         )
     except (KeyError, TypeError, AttributeError) as error:
@@ -199,6 +200,13 @@ def config_from_json(content: Any, path: Path) -> ModelConfig:
             f"{path}: expected networks, recipe, sizes and schedule as `magiccolor convert` writes "
             f"them, got {type(error).__name__}: {error}; undo the edit or convert the source again"
         ) from None
+
+
+def _choices(content: dict[str, Any], path: Path) -> tuple[Recipe, Schedule]:
+    try:
+        return Recipe.from_json(content["recipe"]), Schedule(**content["schedule"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _sizes(content: dict[str, Any], path: Path) -> Sizes:

@@ -207,6 +207,7 @@ def _evaluate(rest: list[str]) -> int:
         evaluate(args)
         return 0
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     return _told("magiccolor evaluate", args.out, run)
 
 

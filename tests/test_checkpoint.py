@@ -169,7 +169,8 @@ def edited(folder, edit):
         (lambda c: c["networks"]["denoiser"].pop("kind"), "network kind must be .* got None"),
         (lambda c: c["networks"]["denoiser"].update(depth=3), r"unknown \['depth'\]"),
         (lambda c: c["networks"]["denoiser"].pop("layers"), r"missing \['layers'\]"),
-        (lambda c: c.update(recipe="sketchy"), "recipe: expected one of"),
+        (lambda c: c.update(recipe="sketchy"), "config.json: recipe: expected one of"),
+        (lambda c: c["schedule"].update(beta_end=2.0), "config.json: schedule: betas must satisfy"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused(tmp_path, edit, message):

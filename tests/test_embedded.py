@@ -56,7 +56,7 @@ def test_it_goes_to_pytorch_and_comes_back(tmp_path: Path):
     """With the same weights and settings, and so with the same pictures."""
     pytest.importorskip("diffusers")
     release, back = str(tmp_path / "release"), str(tmp_path / "model")
-    assert cli.run(["convert", str(MODEL), release]) == 0
+    assert cli.run(["convert", "tiny", release]) == 0
     assert cli.run(["convert", release, back, "--verify"]) == 0
     config = read_config(MODEL)
     assert read_config(tmp_path / "model") == config

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from magiccolor_jax.checkpoint import ModelConfig, load_network, read_config
 from magiccolor_jax.data.scenes import Source
+from magiccolor_jax.embedded import model_folder
 from magiccolor_jax.encoders.vae import VAE, VAEConfig
 from magiccolor_jax.training.crops import Crops
 from magiccolor_jax.training.parameters import Parameters
@@ -46,7 +47,8 @@ class AutoencoderConfig(PretrainingConfig):
     network: VAEConfig
     """Its sizes; the scaling factor is measured."""
     init: Path | None = None
-    """Model folder whose autoencoder of these sizes is gone on from; None: from nothing."""
+    """Model folder, or `tiny`, the embedded one, whose autoencoder of these sizes is gone on from;
+    None: from nothing."""
     decoder_only: bool = False
     """Leave the encoder as `init` has it, and so the latents that other networks learnt."""
     noise: float = 0.0
@@ -172,7 +174,7 @@ def _sizes(config: AutoencoderConfig) -> VAEConfig:
     plain_sizes = dataclasses.replace(config.network, scaling_factor=1.0)
     if config.init is None:
         return plain_sizes
-    found = read_config(config.init).networks.get("vae")
+    found = read_config(model_folder(config.init)).networks.get("vae")
     if found is None or dataclasses.replace(found, scaling_factor=1.0) != plain_sizes:
         raise ValueError(
             f"{config.init}: an autoencoder is gone on from at its own sizes: expected "
@@ -185,4 +187,4 @@ def _first_network(config: AutoencoderConfig, sizes: VAEConfig) -> nnx.Module:
     """Drawn, or read from `init`."""
     if config.init is None:
         return VAE(sizes, rngs=nnx.Rngs(config.seed))
-    return load_network(config.init, "vae", sizes)
+    return load_network(model_folder(config.init), "vae", sizes)

@@ -72,8 +72,8 @@ class TrainConfig:
     out: Path
     """Folder of this run; all processes must see the same one, mounted."""
     init: Path
-    """Model folder to start from (made by `magiccolor convert`), or the folder of another run,
-    whose last checkpoint is taken: stage 2 goes on from stage 1's."""
+    """Model folder to start from (made by `magiccolor convert`), or `tiny`, the embedded one, or
+    the folder of another run, whose last checkpoint is taken: stage 2 goes on from stage 1's."""
     stage: Stage = field(default_factory=stage1)
     """What is trained, and against which losses."""
     recipe: Recipe = field(default_factory=Recipe.paper)

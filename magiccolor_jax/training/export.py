@@ -16,6 +16,7 @@ from magiccolor_jax.checkpoint import (
     read_config,
     write_config,
 )
+from magiccolor_jax.embedded import model_folder
 from magiccolor_jax.files import atomic_directory, atomic_file, link_or_copy
 from magiccolor_jax.sampling.pretrained import TRAINABLE
 from magiccolor_jax.tensorfile import Empty, TensorFile, TensorFileWriter, Tensors, TensorSpec
@@ -81,7 +82,7 @@ def source_config(init: Path) -> ModelConfig:
     """
     if is_run(init):
         return config_from_json(read_record(init)["model"], init / RECORD)
-    return read_config(init)
+    return read_config(model_folder(init))
 
 
 def start_folder(init: Path) -> Path:
@@ -91,7 +92,7 @@ def start_folder(init: Path) -> Path:
         FileNotFoundError, ValueError: as `export_model`.
     """
     if not is_run(init):
-        return init
+        return model_folder(init)
     step = find_step(init, "latest")
     if jax.process_count() > 1:  # a run that still saves shows each process another
         step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))

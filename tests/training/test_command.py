@@ -2,13 +2,16 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from oracles.runs import write_pages, write_start
 
 from magiccolor_jax.cli import run
+from magiccolor_jax.embedded import MODELS
 from magiccolor_jax.training.command import ALONE, main
 from magiccolor_jax.training.config import TrainConfig
+from magiccolor_jax.training.export import start_folder
 from magiccolor_jax.training.presets import PRESETS, load_preset, preset_names
 
 ABLATIONS = {
@@ -79,6 +82,14 @@ def test_errors_are_told_without_a_traceback(tmp_path, capsys):
     assert main(["stage1", *words, "--mesh", "3", "1", "1"]) == 1
     assert "must use every device" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_embedded_model_is_a_start_by_its_name(tmp_path, capsys):
+    page = write_pages(tmp_path / "pages", 1)
+    words = ["tiny/stage2", "--out", str(tmp_path / "out"), "--data.sources", str(page)]
+    assert main([*words, "--init", "tiny", "--dry-run"]) == 0
+    assert "denoiser/conv_in/kernel" in capsys.readouterr().out
+    assert start_folder(Path("tiny")) == MODELS / "tiny"
 
 
 @pytest.mark.parametrize("mesh", ["-1 1 1", "2 4 8"])
