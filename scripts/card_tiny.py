@@ -5,16 +5,18 @@
 
 Pages of unseen subjects and of unseen styles are composed, and coloured as the model's config
 says. Their truths have no drawn lines, so neither has what is judged: the network's page, its
-colours as they are laid under lines, and the baselines, under blank sketches. WORK/tables.md and
-WORK/sheet.jpg are for the card; WORK/reports/ has all the rest. What is there already is not made
-again, so another model wants another WORK.
+colours as they are laid under lines, and the baselines, under blank sketches. WORK/tables.md, also
+by the source of each drawing, and WORK/sheet.jpg are for the card; WORK/reports/ has all the rest.
+What is there already is not made again, so another model wants another WORK.
 """
 
+import csv
 import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,11 +31,17 @@ from PIL import Image
 
 from magiccolor_jax import cli, read_case
 from magiccolor_jax.checkpoint import read_config, write_config
+from magiccolor_jax.data.compose import ArtScenes, HeldOutObjects, HeldOutSources
 from magiccolor_jax.data.pictures import write_png
+from magiccolor_jax.evaluation.protocol import load_protocol
+from magiccolor_jax.evaluation.summary import means_of
 from magiccolor_jax.files import atomic_directory, atomic_file
 
-KINDS = {"subjects": "art-objects", "styles": "art-sources"}
-"""What is unseen -> the source of its pages."""
+KINDS: dict[str, tuple[str, type[ArtScenes]]] = {
+    "subjects": ("art-objects", HeldOutObjects),
+    "styles": ("art-sources", HeldOutSources),
+}
+"""What is unseen -> the source of its pages, by name and as it is."""
 
 MEASURES = {
     "oklab_error": ("Oklab error", 1),
@@ -44,6 +52,12 @@ MEASURES = {
     "ssim": ("SSIM", 3),
 }
 """Name in a report -> heading, decimals."""
+
+OF_A_DRAWING = {name: MEASURES[name] for name in ("oklab_error", "own", "own_closest")} | {
+    "region_psnr": MEASURES["psnr"],
+    "region_ssim": MEASURES["ssim"],
+}
+"""The same of one instance."""
 
 WHITE = 255
 
@@ -80,7 +94,7 @@ def main(args: Args) -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     pages = as_network_pages(args.model, args.work / "network")
     tables, columns = [], []
-    for kind, source in KINDS.items():
+    for kind, (source, scenes) in KINDS.items():
         cases = args.work / "cases" / kind
         wanted = write_scenes.Args(source=f"{source}:{args.art}", out=cases, count=args.count)
         write_scenes.main(wanted)
@@ -90,6 +104,9 @@ def main(args: Args) -> None:
         ours = report(args, cases, args.work / "reports" / kind, *judged)
         theirs = report(args, blank, args.work / "reports" / f"{kind}_baselines", "--baselines=all")
         tables.append(table(f"unseen {kind}", ours | theirs))
+        files = sorted((args.work / "reports").glob(f"{kind}*/instances.csv"))
+        found = dict(by_source(scenes(args.art), files))
+        tables.append(table(f"drawings of unseen {kind}, by their source", found, OF_A_DRAWING))
         columns.append(sheet(cases, pictures, args.shown))
     if args.tries:
         tables.append(table("steps:guidance", dict(tried(args, pages))))
@@ -168,13 +185,31 @@ def tried(args: Args, pages: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield settings, report(args, cases, name, "--pred", f"page={out}")["page"]
 
 
-def table(title: str, methods: dict[str, Any]) -> str:
+def by_source(scenes: ArtScenes, files: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """`SOURCE (number of drawings), METHOD` -> its measures, from reports' tables of instances."""
+    drawings: dict[tuple[str, str], dict[tuple[str, str], list[float]]] = defaultdict(dict)
+    for file in files:
+        with file.open() as lines:
+            for row in csv.DictReader(lines):
+                page, number = int(row["case"]), row["instance"]
+                values = [float(row[name] or "nan") for name in OF_A_DRAWING]
+                source = scenes.shown(page)[int(number) - 1]
+                drawings[source, row["method"]][row["case"], number] = values
+    for (source, method), values in sorted(drawings.items()):
+        means = means_of(np.array(list(values.values())), load_protocol("ours"))
+        found = {
+            name: mean and mean._asdict() for name, mean in zip(OF_A_DRAWING, means, strict=True)
+        }
+        yield f"{source} ({len(values)}), {method}", found
+
+
+def table(title: str, methods: dict[str, Any], shown: dict[str, tuple[str, int]] = MEASURES) -> str:
     """Markdown: a row for each method, 95 % intervals in brackets."""
-    headings = [heading for heading, _ in MEASURES.values()]
+    headings = [heading for heading, _ in shown.values()]
     lines = [f"| {' | '.join([title, *headings])} |", f"|---|{'--:|' * len(headings)}"]
     for method, measures in methods.items():
         cells = [method]
-        for name, (_, digits) in MEASURES.items():
+        for name, (_, digits) in shown.items():
             found = measures.get(name)
             ends = found and [f"{found[end]:.{digits}f}" for end in ("value", "low", "high")]
             cells.append("{} ({}–{})".format(*ends) if ends else "")

@@ -96,6 +96,16 @@ class Rows(NamedTuple):
     """The one in the reference."""
 
 
+class Cast(NamedTuple):
+    """Who is on a page."""
+
+    groups: list[int]
+    twins: bool
+    """The first two are one subject, in two palettes."""
+    rng: np.random.Generator
+    """For all else on the page."""
+
+
 class ArtScenes:
     """Pages from the drawings that are trained on."""
 
@@ -143,14 +153,7 @@ class ArtScenes:
 
     def __getitem__(self, index: int) -> Scene:
         """Composes a page; raises CaseError where its drawings cannot be laid out."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"{self!r}: no scene {index}")
-        rng = np.random.default_rng([VERSION, zlib.crc32(self.SPLIT.encode()), index])
-        count = int(self.counts[index])
-        groups = [int(g) for g in rng.choice(self.groups, count, replace=False, p=self.weights)]
-        twins = count > 1 and rng.random() < TWINS
-        if twins:
-            groups[1] = groups[0]
+        groups, twins, rng = self._cast(index)
         palettes = [
             draw_palette(self.art, group, rng, always=twins and number < 2)
             for number, group in enumerate(groups)
@@ -169,6 +172,22 @@ class ArtScenes:
                 fix="leave drawings of single strokes out of the library",
             )
         return scene._replace(name=str(index), path=self.path / str(index))
+
+    def shown(self, index: int) -> list[str]:
+        """The source of each drawing on a page, as the library names it."""
+        return [self.art.meta[group]["src"] for group in self._cast(index).groups]
+
+    def _cast(self, index: int) -> Cast:
+        """Who is on a page."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self!r}: no scene {index}")
+        rng = np.random.default_rng([VERSION, zlib.crc32(self.SPLIT.encode()), index])
+        count = int(self.counts[index])
+        groups = [int(g) for g in rng.choice(self.groups, count, replace=False, p=self.weights)]
+        twins = count > 1 and rng.random() < TWINS
+        if twins:
+            groups[1] = groups[0]
+        return Cast(groups, twins, rng)
 
 
 class HeldOutObjects(ArtScenes):

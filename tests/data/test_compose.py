@@ -55,6 +55,17 @@ def test_a_scene_is_a_function_of_its_number(library, scenes):
         scenes[len(scenes)]
 
 
+def test_whose_drawings_are_shown_is_known(scenes, monkeypatch):
+    """Twins among them."""
+    drawn, draw = [], composing._draw_rows
+    monkeypatch.setattr(
+        composing, "_draw_rows", lambda meta, rng: drawn.append(meta["src"]) or draw(meta, rng)
+    )
+    for index in range(12):
+        drawn.clear()
+        assert scenes[index] and scenes.shown(index) == drawn
+
+
 def test_outlines_tell_what_is_composed(scenes):
     shares = np.bincount(scenes.counts, minlength=6)[1:] / len(scenes)
     np.testing.assert_allclose(shares, list(COUNTS.values()), atol=0.01)
