@@ -62,8 +62,8 @@ TRIES = 400
 class Args:
     """Composes case folders."""
 
-    art: Path = Path("../shared/art/art_128_permissive_mini.npz")
-    """Drawings: palettes, index pictures, line art and `meta`."""
+    art: Path
+    """Drawings, as scripts/build_art.py packs them: palettes, index pictures, line art, `meta`."""
     out: Path = Path("runs/overfit/cases")
     """Folder for the cases."""
     count: int = 8

@@ -61,7 +61,7 @@ SAMPLING = {"steps": 25, "guidance": 1.0}
 class Args:
     """Fits a small model to eight pages."""
 
-    art: Path = Path("../shared/art/art_128_permissive_mini.npz")
+    art: Path
     """Drawings, as for compose_cases.py."""
     out: Path = Path("runs/overfit")
     """Folder for cases, model, runs and pictures."""
