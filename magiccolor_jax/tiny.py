@@ -1,8 +1,8 @@
 """The embedded default: the whole method at a size that a laptop trains and runs.
 
 All networks together have less than 10 million parameters. Pages are 256 px, and lines come back
-at the sketch's own size when the colours are laid under them (recipe `finish`). The context is
-DINOv2's tokens, so that neither CLIP nor a text encoder is needed.
+at the sketch's own size when the colours are laid under them (recipe `finish`), as wide as a latent
+even. The context is DINOv2's tokens, so that neither CLIP nor a text encoder is needed.
 """
 
 from dataclasses import replace
@@ -20,7 +20,7 @@ from magiccolor_jax.types import Sizes
 
 SIZES = Sizes(page=256, canvas=256, reference=112, clip=32)
 
-RECIPE = Recipe(context="dinov2", finish="lines")
+RECIPE = Recipe(context="dinov2", finish="lines", finish_reach=8)
 
 SCHEDULE = replace(Schedule.sd15(), prediction_type="v_prediction", timestep_spacing="trailing")
 """Velocity and trailing steps suit few steps."""
