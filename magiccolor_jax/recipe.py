@@ -13,7 +13,10 @@ UncondDrop = Literal["bank", "context", "instances"]
 Finish = Literal["network", "lines", "lines_everywhere"]
 
 MOST_PIXELS = 64
-"""Of `finish_reach`: a quarter of the smallest page."""
+"""Of `finish_reach`: a quarter of a page of 256 px."""
+
+AFTERWARDS = ("finish", "finish_reach")
+"""Fields about what becomes of a picture that is made: no training sees them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,8 +134,7 @@ class Recipe:
     def of_training(self) -> str:
         """The fields that a training sees, as text: what becomes of its pictures is not among
         them."""
-        fields = dataclasses.asdict(self)
-        del fields["finish"], fields["finish_reach"]
+        fields = {k: v for k, v in dataclasses.asdict(self).items() if k not in AFTERWARDS}
         return f"Recipe({', '.join(f'{name}={value!r}' for name, value in fields.items())})"
 
     def to_json(self) -> str | dict[str, Any]:
@@ -152,7 +154,9 @@ def _check_choice(name: str, value: Any, hint: Any) -> None:
     elif origin is Literal and value not in typing.get_args(hint):
         choices = typing.get_args(hint)
         raise ValueError(f"recipe: {name} must be one of {choices}, got {value!r}")
-    elif hint is float and not 0.0 <= value <= 1.0:
+    elif hint is float and (type(value) not in (int, float) or not 0.0 <= value <= 1.0):
         raise ValueError(f"recipe: {name} is a share and must lie in [0, 1], got {value!r}")
-    elif hint is int and not 1 <= value <= MOST_PIXELS:
-        raise ValueError(f"recipe: {name} must be 1 to {MOST_PIXELS} pixels, got {value!r}")
+    elif hint is int and (type(value) is not int or not 1 <= value <= MOST_PIXELS):
+        raise ValueError(
+            f"recipe: {name} must be a whole number of pixels, 1 to {MOST_PIXELS}, got {value!r}"
+        )

@@ -1,8 +1,9 @@
 """The embedded default: the whole method at a size that a laptop trains and runs.
 
 All networks together have less than 10 million parameters. Pages are 256 px, and lines come back
-at the sketch's own size when the colours are laid under them (recipe `finish`), as wide as a latent
-even. The context is DINOv2's tokens, so that neither CLIP nor a text encoder is needed.
+at the sketch's own size when the colours are laid under them (recipe `finish`), evened out over
+the width of a latent. The context is DINOv2's tokens, so that neither CLIP nor a text encoder is
+needed.
 """
 
 from dataclasses import replace

@@ -7,7 +7,7 @@ Pages of unseen subjects and of unseen styles are composed, and coloured as the 
 says. Their truths have no drawn lines, so neither has what is judged: the network's page, its
 colours as they are laid under lines, and the baselines, under blank sketches. WORK/tables.md, also
 by the source of each drawing, and WORK/sheet.jpg are for the card; WORK/reports/ has all the rest.
-What is there already is not made again, so another model wants another WORK.
+What is there already is not made again, so another model or library wants another WORK.
 """
 
 import csv

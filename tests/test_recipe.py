@@ -70,8 +70,8 @@ def test_own_choices_travel_as_fields():
         ("papper", "expected one of"),
         ({"contxt": "clip"}, "unknown fields"),
         ({"token_drop": 1.5}, "token_drop is a share"),
-        ({"finish_reach": 0}, "finish_reach must be 1 to 64 pixels, got 0"),
-        ({"finish_reach": 65}, "finish_reach must be 1 to 64 pixels, got 65"),
+        ({"finish_reach": 0}, "finish_reach must be a whole number of pixels, 1 to 64, got 0"),
+        ({"finish_reach": 65}, "finish_reach must be .* 1 to 64, got 65"),
         ({"masks_on": "canvas"}, "expected page_fit='squeeze512'"),
     ],
 )
@@ -87,6 +87,15 @@ def test_bad_recipes(value: str | dict, says: str):
 def test_bad_choices(name: str, value: object):
     # Asked of the check itself: in the tests beartype refuses them at __init__ already.
     with pytest.raises(ValueError, match=f"{name} must be one of"):
+        recipe._check_choice(name, value, typing.get_type_hints(Recipe)[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("finish_reach", value) for value in (True, 2.5, "8", None)] + [("token_drop", "a")],
+)
+def test_numbers_of_another_type(name: str, value: object):
+    with pytest.raises(ValueError, match=f"{name} (must be a whole number|is a share)"):
         recipe._check_choice(name, value, typing.get_type_hints(Recipe)[name])
 
 

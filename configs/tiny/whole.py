@@ -3,8 +3,8 @@
 Reproduces: the last part of the embedded default model, trained on openly licensed art.
 Command: magiccolor train tiny/whole --init runs/tiny/stage2 --out runs/tiny/whole
     --data.sources art:ART.npz --data.validation art-objects:ART.npz
-Expected: 32 to 42 minutes on two CPU cores, a held-out denoising loss of 0.0669 the first time,
-    and of 0.0466 after more of stage 2, and the numbers of
+Expected: 26 to 34 minutes on two CPU cores, and six to compile; a held-out denoising loss of
+    0.0669 the first time, and of 0.0466 after more of stage 2; the numbers of
     magiccolor_jax/assets/models/tiny/README.md.
 """
 

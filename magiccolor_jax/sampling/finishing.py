@@ -6,6 +6,7 @@ no mask's edge lets through, and multiplied under the lines. Outside all masks t
 was.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,13 +19,23 @@ from magiccolor_jax.data.transforms import WHITE, Mask, PageFit, Picture, mask_c
 from magiccolor_jax.recipe import Recipe
 
 EDGE = 6.0
-"""Levels of the guide, 0..255, that stop the filter to 1/e."""
+"""Levels of the guide, 0..255, that stop the filter to 1/e; fewer where it is strong, ..."""
+
+LEAK = 0.01
+"""... so that a mask's edge passes no more than this of the filter's strength."""
+
+LIGHT = 256.0
+"""Strength up to which a line stops the filter as it is dark. Beyond, pale lines stop it too: on a
+large page they are lines, and no edges of black ones."""
 
 TRUST = 3
 """Power of the paper's share in a pixel of the network's page: colours between lines count."""
 
 PATTERN = 5
-"""Levels of each of two channels that tell owners apart, up to 25 of them."""
+"""Levels of each of two channels that tell owners apart, up to 25 of them, ..."""
+
+STEP = WHITE // (PATTERN - 1)
+"""... and how far they lie apart."""
 
 LEAST_TRUST = 1e-3
 """Of a pixel that is all line: where nothing else is near, its colour is better than none."""
@@ -105,10 +116,11 @@ def _spread(
     trust = _trust(shown.shape[:2], ink, owner)
     planes = np.dstack([shown * trust[..., None], trust]).astype(np.float32)
     large = cv2.resize(planes, ink.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    guide = _guide(ink, owner)
     strength = reach**2 * max(ink.size / trust.size, 1.0)
+    guide = _guide(ink ** min(max(math.sqrt(LIGHT / strength), 0.5), 1.0), owner)
+    edge = min(EDGE, STEP / math.log(strength / LEAK))
     smooth = [
-        cv2.ximgproc.fastGlobalSmootherFilter(guide, np.ascontiguousarray(plane), strength, EDGE)
+        cv2.ximgproc.fastGlobalSmootherFilter(guide, np.ascontiguousarray(plane), strength, edge)
         for plane in cv2.split(large)
     ]
     weight = np.maximum(smooth[3], LEAST_TRUST / 10)
@@ -133,8 +145,7 @@ def _guide(
     """What the filter does not cross: lines, and the edges of masks."""
     lines = np.rint((1 - ink) * WHITE)
     across, down = owner % PATTERN, owner // PATTERN % PATTERN
-    step = WHITE // (PATTERN - 1)
-    return np.dstack([lines, step * across, step * down]).astype(np.uint8)
+    return np.dstack([lines, STEP * across, STEP * down]).astype(np.uint8)
 
 
 def layers(done: Finished) -> dict[str, UInt8[np.ndarray, "H W *C"]]:

@@ -17,6 +17,7 @@ from magiccolor_jax.data.sources import Concatenation, open_source
 from magiccolor_jax.losses.objective import Frozen
 from magiccolor_jax.parallel.sharding import imagined_mesh, train_mesh
 from magiccolor_jax.precision import for_inference
+from magiccolor_jax.recipe import AFTERWARDS
 from magiccolor_jax.sampling.pretrained import TRAINABLE
 from magiccolor_jax.training.checkpoints import Checkpoints, Position
 from magiccolor_jax.training.config import TrainConfig
@@ -145,7 +146,7 @@ def recipe_changes(start: Start) -> list[str]:
     return [
         f"{field.name} {getattr(before, field.name)} -> {getattr(now, field.name)}"
         for field in dataclasses.fields(now)
-        if getattr(before, field.name) != getattr(now, field.name)
+        if field.name not in AFTERWARDS and getattr(before, field.name) != getattr(now, field.name)
     ]
 
 

@@ -172,6 +172,29 @@ def test_no_edge_of_a_mask_lets_colours_through(pair, reach):
     assert error.max() < 45  # where edges are no edges to it: 91
 
 
+@pytest.mark.parametrize(("line", "reach", "most"), [(232, 8, 4), (232, 64, 12), (None, 64, 4)])
+def test_large_pages_hold_pale_lines_and_narrow_masks(line, reach, most):
+    """A strip of ten pixels of the network's page beside one of another colour: a pale line parts
+    them in one mask, or nothing but their masks' edge."""
+    side, strip = 1500, slice(700, 760)
+    target = np.full((side, side, 3), 255, np.uint8)
+    target[100:1400, 100:1400] = RIGHT
+    target[100:1400, strip] = LEFT
+    sketch = np.full_like(target, 255)
+    cv2.rectangle(sketch, (100, 100), (1400, 1400), (0, 0, 0), 4)
+    masks = [np.zeros((side, side), np.uint8) for _ in range(1 if line else 2)]
+    masks[0][100:1400, 100:1400] = 255
+    if line:
+        for left in (strip.start, strip.stop):
+            sketch[100:1400, left - 1 : left + 1] = line
+    else:
+        masks[1][100:1400, strip] = 255
+    fit = fit_page((side, side), RECIPE, Sizes(page=256, canvas=256, reference=112, clip=32))
+    done = finish(place(target, fit, 255), sketch, masks, fit, reaching(reach))
+    error = np.abs(done.colors[150:1350, 705:755].astype(int) - LEFT)
+    assert error.mean() < most, error.mean()
+
+
 def test_higher_numbers_own_what_two_masks_mark():
     sketch, target, masks = drawing()
     masks[1][150:451, 450:501] = 255
