@@ -31,17 +31,15 @@ from PIL import Image
 
 from magiccolor_jax import cli, read_case
 from magiccolor_jax.checkpoint import read_config, write_config
-from magiccolor_jax.data.compose import ArtScenes, HeldOutObjects, HeldOutSources
+from magiccolor_jax.data.compose import ArtScenes
 from magiccolor_jax.data.pictures import write_png
+from magiccolor_jax.data.sources import open_source
 from magiccolor_jax.evaluation.protocol import load_protocol
 from magiccolor_jax.evaluation.summary import means_of
 from magiccolor_jax.files import atomic_directory, atomic_file
 
-KINDS: dict[str, tuple[str, type[ArtScenes]]] = {
-    "subjects": ("art-objects", HeldOutObjects),
-    "styles": ("art-sources", HeldOutSources),
-}
-"""What is unseen -> the source of its pages, by name and as it is."""
+KINDS = {"subjects": "art-objects", "styles": "art-sources"}
+"""What is unseen -> the source of its pages."""
 
 MEASURES = {
     "oklab_error": ("Oklab error", 1),
@@ -94,7 +92,7 @@ def main(args: Args) -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     pages = as_network_pages(args.model, args.work / "network")
     tables, columns = [], []
-    for kind, (source, scenes) in KINDS.items():
+    for kind, source in KINDS.items():
         cases = args.work / "cases" / kind
         wanted = write_scenes.Args(source=f"{source}:{args.art}", out=cases, count=args.count)
         write_scenes.main(wanted)
@@ -105,7 +103,9 @@ def main(args: Args) -> None:
         theirs = report(args, blank, args.work / "reports" / f"{kind}_baselines", "--baselines=all")
         tables.append(table(f"unseen {kind}", ours | theirs))
         files = sorted((args.work / "reports").glob(f"{kind}*/instances.csv"))
-        found = dict(by_source(scenes(args.art), files))
+        scenes = open_source(wanted.source)
+        assert isinstance(scenes, ArtScenes), "of KINDS"
+        found = dict(by_source(scenes, files))
         tables.append(table(f"drawings of unseen {kind}, by their source", found, OF_A_DRAWING))
         columns.append(sheet(cases, pictures, args.shown))
     if args.tries:

@@ -43,6 +43,14 @@ def network_page(target, sketch):
     return page + np.random.default_rng(0).normal(0, 3, page.shape).astype(np.float32)
 
 
+def between_lines():
+    """Where the drawing's colours must be whole: up to two pixels from the lines' edges."""
+    inside = np.zeros((HEIGHT, WIDTH), bool)
+    for left, right in ((104, 296), (305, 496), (564, 696)):
+        inside[155:446, left:right] = True
+    return inside
+
+
 def reaching(pixels):
     return dataclasses.replace(RECIPE, finish_reach=pixels)
 
@@ -56,9 +64,7 @@ def done(request):
 def test_colours_are_whole_up_to_the_lines(done):
     """The two boxes share a mask: the line alone parts them."""
     _, target, masks = drawing()
-    inside = np.zeros((HEIGHT, WIDTH), bool)
-    for left, right in ((104, 296), (305, 496), (564, 696)):  # two pixels from the lines' edges
-        inside[155:446, left:right] = True
+    inside = between_lines()
     error = np.abs(done.colors.astype(int) - target)[inside]
     assert error.max() <= 20 and error.mean() < 3
     blurred = cv2.resize(network_page(target, drawing()[0])[FIT.placed.slices], (WIDTH, HEIGHT))
@@ -141,9 +147,7 @@ def test_clouds_within_the_reach_go_away():
     rng = np.random.default_rng(0)
     clouds = cv2.resize(rng.normal(0, 20, (16, 16, 3)), FIT.bucket[::-1])
     page = network_page(target, sketch) + clouds
-    inside = np.zeros((HEIGHT, WIDTH), bool)
-    for left, right in ((104, 296), (305, 496), (564, 696)):
-        inside[155:446, left:right] = True
+    inside = between_lines()
 
     def error(reach):
         colors = finish(page, sketch, masks, FIT, reaching(reach)).colors.astype(float)
